@@ -1,0 +1,120 @@
+"""Every error a user can meet; each message says what was expected, what came, and what to do.
+
+```text
+SegContextError(ValueError)
+├── RecipeError                a recipe key or value is wrong (names the nearest right key)
+├── ShapeError                 parts or tensors do not fit together
+├── DataError                  something is wrong with the user's data
+│   ├── DatasetNotFound        no data set where one was looked for
+│   ├── SampleError            one image or mask is unreadable, or the two do not match
+│   └── LabelError             a mask holds a value that is no class
+├── WeightsError               a weight file cannot be used
+│   ├── PretrainedUnavailable  pretrained weights cannot be fetched (no network)
+│   └── CheckpointError        a run or checkpoint is damaged, unsafe, or from another format
+├── OutputExists               writing would overwrite something of the user's
+└── TrainingDiverged           the loss is no longer finite
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DatasetNotFound",
+    "LabelError",
+    "OutputExists",
+    "PretrainedUnavailable",
+    "RecipeError",
+    "SampleError",
+    "SegContextError",
+    "ShapeError",
+    "TrainingDiverged",
+    "WeightsError",
+    "nearest",
+    "plain",
+]
+
+
+class SegContextError(ValueError):
+    """The root of every error meant for users; the command line prints it on one screen and exits with 2."""
+
+
+class RecipeError(SegContextError):
+    """A recipe key or value is wrong."""
+
+
+class ShapeError(SegContextError):
+    """Parts or tensors do not fit together."""
+
+
+class DataError(SegContextError):
+    """Something is wrong with the user's data."""
+
+
+class DatasetNotFound(DataError):
+    """No data set lies where one was looked for."""
+
+
+class SampleError(DataError):
+    """One image or mask is unreadable, or the two do not match."""
+
+
+class LabelError(DataError):
+    """A mask holds a value that is neither a class nor void."""
+
+
+class WeightsError(SegContextError):
+    """A weight file cannot be used."""
+
+
+class PretrainedUnavailable(WeightsError):
+    """Pretrained weights cannot be fetched."""
+
+
+class CheckpointError(WeightsError):
+    """A run or checkpoint is damaged, unsafe to read, or written in another format."""
+
+
+class OutputExists(SegContextError):
+    """Writing would overwrite something of the user's."""
+
+
+class TrainingDiverged(SegContextError):
+    """The loss is no longer finite."""
+
+
+def plain(error: Exception) -> str:
+    """An error's message without the traceback that PyTorch writes into it when it comes from a worker process.
+
+    Args:
+        error: any error.
+
+    Returns:
+        The message as it was raised.
+    """
+    message = str(error)
+    if not message.startswith("Caught "):
+        return message
+    return message.rpartition(f"{type(error).__name__}: ")[2].strip() or message
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint naming the known word nearest to `name`, or the empty string where none is near.
+
+    Args:
+        name: the word that was given.
+        known: the words that would have been right.
+
+    Returns:
+        A sentence such as ``" Did you mean 'backbone'?"`` with a leading space, or ``""``.
+
+    Example:
+        >>> nearest("bacbone", ["backbone", "batch"])
+        " Did you mean 'backbone'?"
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,20 @@
+"""The core algorithms as pure functions, with the shapes in their signatures."""
+
+from segcontext.ops.compact_attention import compact_attention
+from segcontext.ops.double_attention import DoubleAttention, double_attention
+from segcontext.ops.em_attention import EMAttention, em_attention, em_responsibilities
+from segcontext.ops.local_attention import local_attention
+from segcontext.ops.non_local_attention import non_local_attention
+from segcontext.ops.point_attention import point_attention
+
+__all__ = [
+    "DoubleAttention",
+    "EMAttention",
+    "compact_attention",
+    "double_attention",
+    "em_attention",
+    "em_responsibilities",
+    "local_attention",
+    "non_local_attention",
+    "point_attention",
+]

@@ -1,0 +1,65 @@
+"""Gathering descriptors and distributing them (A²-Nets), as a pure function."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segcontext.ops.precision import widen
+
+__all__ = ["DoubleAttention", "double_attention"]
+
+
+class DoubleAttention(NamedTuple):
+    """What `double_attention` returns.
+
+    Attributes:
+        output: (B, C, N), in the dtype of the features.
+        gather: (B, K, N), float32 or wider; each map sums to 1 over the positions.
+        distribute: (B, K, N), float32 or wider; each position sums to 1 over the maps.
+    """
+
+    output: Tensor
+    gather: Tensor
+    distribute: Tensor
+
+
+def double_attention(features: Tensor, gather_logits: Tensor, distribute_logits: Tensor) -> DoubleAttention:
+    r"""Gathers K descriptors of the whole map, then hands each position its own mixture of them.
+
+    Chen et al. 2018, eqs. 3-6: descriptors :math:`G = A\,\mathrm{softmax}_n(B)^\top`, a column for each map, and
+    :math:`Z = G\,\mathrm{softmax}_k(V)`. 2·C·K·N multiply-adds for each image.
+
+    Args:
+        features: A, (B, C, N).
+        gather_logits: B, (B, K, N); the softmax runs over the positions.
+        distribute_logits: V, (B, K, N); the softmax runs over the maps.
+
+    Returns:
+        The output and both attention maps.
+
+    Raises:
+        ValueError: where the tensors do not fit together.
+
+    Note:
+        Softmax and sums are in float32 or wider, also under autocast.
+
+    Example:
+        >>> import torch
+        >>> found = double_attention(torch.randn(2, 16, 35), torch.randn(2, 4, 35), torch.randn(2, 4, 35))
+        >>> found.output.shape, found.gather.shape
+        (torch.Size([2, 16, 35]), torch.Size([2, 4, 35]))
+    """
+    fits = gather_logits.shape == distribute_logits.shape and features.shape[::2] == gather_logits.shape[::2]
+    if features.ndim != 3 or not fits:
+        raise ValueError(
+            "expected features (B, C, N) and gather and distribute logits (B, K, N), but they are "
+            f"{tuple(features.shape)}, {tuple(gather_logits.shape)} and {tuple(distribute_logits.shape)}"
+        )
+    with torch.autocast(features.device.type, enabled=False):
+        gather = widen(gather_logits).softmax(-1)
+        distribute = widen(distribute_logits).softmax(1)
+        descriptors = widen(features) @ gather.mT
+        return DoubleAttention((descriptors @ distribute).to(features.dtype), gather, distribute)

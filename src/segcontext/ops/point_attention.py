@@ -1,0 +1,74 @@
+"""Attention by relative position (PSANet's point-wise spatial attention), as a pure function."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from segcontext.ops.precision import widen
+
+__all__ = ["PointBranch", "point_attention"]
+
+PointBranch: TypeAlias = Literal["collect", "distribute"]
+
+
+def point_attention(features: Tensor, logits: Tensor, *, branch: PointBranch = "collect") -> Tensor:
+    r"""Positions exchange features by weights predicted for each offset between them.
+
+    Zhao et al. 2018, eqs. 3-6. Each position p predicts m×m logits :math:`l_p(\Delta)`, one for each offset up to
+    ⌊m/2⌋ rows and columns. Collecting, p draws by its own choice:
+    :math:`y_p = \sum_q \mathrm{softmax}_q(l_p(q - p))\, x_q`. Distributing, p draws by the choice of the others:
+    :math:`y_p = \sum_q \mathrm{softmax}_q(l_q(p - q))\, x_q`. Either softmax runs over the sources q.
+
+    Args:
+        features: x, (B, C, h, w).
+        logits: (B, m·m, h, w) with m odd; the cell (i, j) stands for the offset (i - ⌊m/2⌋, j - ⌊m/2⌋).
+        branch: which of the two.
+
+    Returns:
+        (B, C, h, w), in the dtype of the features.
+
+    Raises:
+        ValueError: where the maps do not fit together or the cells are no odd square.
+
+    Note:
+        Any map size will do: positions beyond the window exchange nothing, and cells beyond the map go unused.
+        The weights are one N×N tensor for each image, N = h·w. Softmax and sums are in float32 or wider.
+
+    Example:
+        >>> import torch
+        >>> point_attention(torch.randn(1, 8, 4, 6), torch.randn(1, 25, 4, 6), branch="distribute").shape
+        torch.Size([1, 8, 4, 6])
+    """
+    side = round(logits.shape[1] ** 0.5)
+    if side**2 != logits.shape[1] or side % 2 == 0:
+        raise ValueError(f"the logits need an odd square of cells (1, 9, 25, …), but have {logits.shape[1]}")
+    if features.ndim != 4 or features.shape[::2] != logits.shape[::2] or features.shape[3] != logits.shape[3]:
+        raise ValueError(
+            "expected features (B, C, h, w) and logits (B, m·m, h, w), "
+            f"but they are {tuple(features.shape)} and {tuple(logits.shape)}"
+        )
+    if branch not in ("collect", "distribute"):
+        raise ValueError(f"branch must be collect or distribute, not {branch!r}")
+    with torch.autocast(features.device.type, enabled=False):
+        pairs = _by_pair(widen(logits), side)
+        # Owners lie along dim 1, the positions that they look at along dim 2. Collecting, the owner is the one that
+        # draws, distributing, it is the source: so the same table is read the other way round.
+        weights = pairs.softmax(2) if branch == "collect" else pairs.softmax(1).mT
+        drawn = widen(features).flatten(2) @ weights.mT
+        return drawn.to(features.dtype).reshape(features.shape)
+
+
+def _by_pair(logits: Tensor, side: int) -> Tensor:
+    """The logit of each (owner, other) pair, (B, N, N); minus infinity where the other is outside the window."""
+    height, width = logits.shape[2:]
+    rows = torch.arange(height, device=logits.device).repeat_interleave(width)
+    columns = torch.arange(width, device=logits.device).repeat(height)
+    down = rows[None, :] - rows[:, None] + side // 2
+    across = columns[None, :] - columns[:, None] + side // 2
+    inside = (down >= 0) & (down < side) & (across >= 0) & (across < side)
+    cells = (down * side + across).where(inside, 0)
+    windows = logits.flatten(2).mT
+    return windows.gather(2, cells.expand(len(logits), -1, -1)).masked_fill(~inside, float("-inf"))
