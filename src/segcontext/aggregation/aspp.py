@@ -1,0 +1,76 @@
+"""Atrous spatial pyramid pooling (DeepLabV3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segcontext.errors import RecipeError
+from segcontext.layers import ConvNormAct
+from segcontext.types import Context
+
+__all__ = ["ASPP"]
+
+
+class ASPP(nn.Module):
+    r"""Dilated convolutions at several rates, with the mean of the image (Chen et al. 2017, §3.3).
+
+    Side by side: a 1×1 convolution, a 3×3 convolution at each rate, and the mean over all pixels through a 1×1
+    convolution; concatenated, then projected by a 1×1 convolution. Every convolution has batch norm and ReLU.
+
+    Args:
+        in_channels: C.
+        out_channels: channels of each branch and of the projection.
+        rates: the dilations, in pixels of the map: 12, 24, 36 at output stride 8, and half of each at 16.
+
+    Shape:
+        (B, C, h, w) to (B, out_channels, h, w).
+
+    Raises:
+        RecipeError: for no rates, or a rate below 1.
+
+    Note:
+        The mean's branch takes its running statistics when a single image trains, see `segcontext.pooled_norm`.
+        No dropout and no 3×3 convolution follow the projection: those belong to the network around it.
+
+    Example:
+        >>> import torch
+        >>> ASPP(16, out_channels=8)(torch.randn(2, 16, 5, 7)).features.shape
+        torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(self, in_channels: int, *, out_channels: int = 256, rates: Sequence[int] = (12, 24, 36)) -> None:
+        super().__init__()
+        if not rates or min(rates) < 1:
+            raise RecipeError(
+                f"rates must be one or more dilations of at least 1 pixel, not {tuple(rates)}; "
+                "the paper uses (12, 24, 36) at output stride 8 and (6, 12, 18) at 16."
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.rates = tuple(rates)
+        self.pointwise = ConvNormAct(in_channels, out_channels)
+        self.atrous = nn.ModuleList(
+            ConvNormAct(in_channels, out_channels, kernel_size=3, dilation=rate) for rate in self.rates
+        )
+        self.image = ConvNormAct(in_channels, out_channels)
+        self.project = ConvNormAct(out_channels * (2 + len(self.rates)), out_channels)
+
+    def forward(self, x: Tensor, *, evidence: bool = False) -> Context:
+        """Sees each pixel at every rate, and the image as a whole.
+
+        Args:
+            x: (B, C, h, w).
+            evidence: has no effect, convolutions do not attend.
+
+        Returns:
+            (B, out_channels, h, w).
+        """
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        mean = x.mean((2, 3), keepdim=True, dtype=wide).to(x.dtype)
+        # Resizing a 1×1 map repeats its value, so there is nothing to interpolate.
+        image = self.image(mean).expand(-1, -1, x.shape[-2], x.shape[-1])
+        branches = [self.pointwise(x), *(atrous(x) for atrous in self.atrous), image]
+        return Context(self.project(torch.cat(branches, 1)))

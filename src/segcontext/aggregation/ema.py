@@ -1,0 +1,194 @@
+"""The EMA unit of EMANet: expectation-maximization attention inside a residual bottleneck."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from segcontext.errors import RecipeError
+from segcontext.ops.em_attention import BasesNorm, EMGradient, EMKernel, em_attention
+from segcontext.pooled_norm import PooledNorm
+from segcontext.types import Context, Responsibilities
+
+__all__ = ["EMA", "BasesUpkeep"]
+
+BasesUpkeep: TypeAlias = Literal["moving_average", "learned", "fixed"]
+
+
+class EMA(nn.Module):
+    r"""Expectation-maximization attention unit (Li et al. 2019, §5).
+
+    :math:`\mathrm{out} = \mathrm{ReLU}(x + \mathrm{BN}(W_2\,\mathrm{ReLU}(\tilde X)))`, with :math:`\tilde X` the
+    re-estimation of :math:`W_1 x + b_1` from K bases by T iterations of EM (eqs. 12-14). ``conv1`` has no ReLU after
+    it, so that its values span both signs (§5.1).
+
+    Bases μ are kept across images by `upkeep` (§5.2): by the moving average of eq. 15, learned by back-propagation,
+    or left as initialised. Under the moving average each training pass adds its final bases to a running sum, and
+    `update_bases`, called once after each optimizer step, moves μ by the mean over all images that the step saw, on
+    all ranks and in all micro-batches. Evaluation never changes them, and neither does activation recomputation.
+
+    Args:
+        in_channels: C.
+        num_bases: K, the paper's 64.
+        iterations: T in training.
+        evaluation_iterations: T in evaluation; `None` takes `iterations`.
+        upkeep: how bases live on between images.
+        momentum: α of eq. 15, the share of the old bases that stays.
+        norm: normalisation of the bases after each M step (§5.3).
+        kernel: 𝒦 of the E step (§4.1).
+        lam: λ of eq. 12.
+        gradient: how far autograd follows the iterations; `None` means ``"none"``, and ``"all"`` for learned bases,
+            which nothing else would train. See `segcontext.ops.em_attention`.
+
+    Attributes:
+        bases: μ, (K, C), float32; a buffer, or a parameter where learned.
+
+    Shape:
+        (B, C, h, w) to (B, C, h, w).
+
+    Raises:
+        RecipeError: where options contradict each other.
+
+    Note:
+        With ``gradient="none"``, the published behaviour, ``conv1`` never receives a gradient; it is frozen here so
+        that weight decay and distributed training treat it as what it is.
+
+    Example:
+        >>> unit = EMA(16, num_bases=4)
+        >>> unit(torch.randn(2, 16, 5, 7)).features.shape
+        torch.Size([2, 16, 5, 7])
+    """
+
+    bases: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        num_bases: int = 64,
+        iterations: int = 3,
+        evaluation_iterations: int | None = None,
+        upkeep: BasesUpkeep = "moving_average",
+        momentum: float = 0.9,
+        norm: BasesNorm = "l2",
+        kernel: EMKernel = "exponential_inner_product",
+        lam: float = 1.0,
+        gradient: EMGradient | None = None,
+    ) -> None:
+        super().__init__()
+        if upkeep not in ("moving_average", "learned", "fixed"):
+            raise RecipeError(f"upkeep must be moving_average, learned or fixed, not {upkeep!r}.")
+        if not 0 <= momentum <= 1:
+            raise RecipeError(f"momentum is the share of the old bases that stays, 0 to 1, not {momentum}.")
+        if num_bases < 1 or min(iterations, evaluation_iterations or 0) < 0:
+            raise RecipeError(
+                f"num_bases must be at least 1 and iterations at least 0, not {num_bases} and "
+                f"{iterations} (evaluation: {evaluation_iterations})."
+            )
+        if upkeep == "learned" and gradient not in (None, "all"):
+            raise RecipeError(
+                f"Learned bases need gradient='all', not {gradient!r}: no other choice lets a gradient reach them."
+            )
+        self.in_channels = self.out_channels = in_channels
+        self.num_bases = num_bases
+        self.iterations = iterations
+        self.evaluation_iterations = iterations if evaluation_iterations is None else evaluation_iterations
+        self.upkeep: BasesUpkeep = upkeep
+        self.momentum = momentum
+        self.norm: BasesNorm = norm
+        self.kernel: EMKernel = kernel
+        self.lam = lam
+        self.gradient: EMGradient = gradient or ("all" if upkeep == "learned" else "none")
+
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 1)
+        self.conv2 = nn.Sequential(nn.Conv2d(in_channels, in_channels, 1, bias=False), PooledNorm(in_channels))
+        self.relu = nn.ReLU()
+        if self.gradient == "none":
+            self.conv1.requires_grad_(False)
+        # Kaiming's fan-out over the K bases, then unit length: §5.2 with the published code's initialisation.
+        bases = torch.randn(num_bases, in_channels) * math.sqrt(2 / num_bases)
+        bases = bases / (bases.norm(dim=1, keepdim=True) + 1e-6)
+        if upkeep == "learned":
+            self.bases = nn.Parameter(bases)
+        else:
+            self.register_buffer("bases", bases)
+        # What the current step has seen: Σμ over its images, with the image and empty-basis counts behind it. It is no
+        # buffer, because distributed training overwrites every rank's buffers with those of the first.
+        self._seen: Tensor | None = None
+
+    def forward(self, x: Tensor, *, evidence: bool = False) -> Context:
+        """Adds to each pixel its re-estimation from the bases.
+
+        Args:
+            x: (B, C, h, w).
+            evidence: whether the responsibilities of every iteration are returned.
+
+        Returns:
+            (B, C, h, w), and `Responsibilities` where asked for.
+        """
+        batch, _, height, width = x.shape
+        pixels = self.conv1(x).flatten(2).mT
+        found = em_attention(
+            pixels,
+            self.bases,
+            iterations=self.iterations if self.training else self.evaluation_iterations,
+            kernel=self.kernel,
+            lam=self.lam,
+            norm=self.norm,
+            gradient=self.gradient,
+            keep_history=evidence,
+        )
+        if self.training and not _recomputing():
+            self._collect(found.bases.detach(), found.mass.detach())
+        reconstruction = found.reconstruction.mT.reshape(batch, -1, height, width)
+        out = self.relu(x + self.conv2(self.relu(reconstruction)))
+        if not evidence:
+            return Context(out)
+        assert found.history is not None
+        maps = found.history.detach().mT.reshape(-1, batch, self.num_bases, height, width)
+        return Context(out, Responsibilities(maps, found.bases.detach()))
+
+    def _collect(self, bases: Tensor, mass: Tensor) -> None:
+        counts = torch.stack([mass.new_tensor(bases.shape[0]), (mass <= 1e-6).sum().to(mass.dtype)])
+        seen = torch.cat([bases.sum(0).flatten(), counts]).float()
+        self._seen = seen if self._seen is None else self._seen + seen
+
+    @torch.no_grad()
+    def update_bases(self) -> int:
+        """Moves the bases once, by eq. 15; call it after each optimizer step, on every rank.
+
+        Returns:
+            How many bases had no mass in the passes since the last call, over all images and ranks.
+
+        Note:
+            A collective operation where `torch.distributed` is initialised. Nothing moves where nothing was seen.
+        """
+        seen = self._seen
+        self._seen = None
+        if seen is None:
+            seen = torch.zeros(self.bases.numel() + 2, device=self.bases.device)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(seen)
+        total, count, empty = seen[:-2].view_as(self.bases), seen[-2], int(seen[-1])
+        if self.upkeep == "moving_average" and count > 0:
+            self.bases.copy_(self.momentum * self.bases.float() + (1 - self.momentum) * (total / count))
+        return empty
+
+    def extra_repr(self) -> str:
+        """The switches, for `print(model)`."""
+        return (
+            f"{self.in_channels}, num_bases={self.num_bases}, iterations={self.iterations}/"
+            f"{self.evaluation_iterations}, upkeep={self.upkeep}, norm={self.norm}, kernel={self.kernel}, "
+            f"lam={self.lam}, gradient={self.gradient}"
+        )
+
+
+def _recomputing() -> bool:
+    """Whether this forward pass runs inside a backward pass, as activation checkpointing makes it."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._current_graph_task_id() != -1

@@ -1,0 +1,421 @@
+"""The backbone: any timm feature model, image in, three channels-first maps out.
+
+The papers use deep-stem ResNets (`resnet50s`, `resnet101s`, `resnet152s` in timm) whose last stages are dilated instead
+of strided. This file asks timm for the network, sets the dilations that timm has no option for, loads the weights
+itself (so that a file can never run code and a tensor can never be skipped in silence), and picks the three maps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import itertools
+import logging
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import timm
+import torch
+from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segcontext.errors import PretrainedUnavailable, RecipeError, ShapeError, WeightsError
+from segcontext.types import Features
+
+__all__ = ["Backbone"]
+
+_logger = logging.getLogger(__name__)
+
+_HUB_TIMEOUT: Final = 5.0
+# What timm's families take to accept images of any size, most faithful first; the last is for those that cannot.
+_ANY_SIZE: Final[tuple[dict[str, Any], ...]] = (
+    {"strict_img_size": False, "always_partition": True},
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {},
+)
+
+
+class Backbone(nn.Module):
+    """A timm network that hands on its low, auxiliary and deep maps, always channels-first.
+
+    Source: EMANet §6.1 and GALD §IV-A for the dilated ResNets; multi-grid is DeepLabV3's (arXiv:1706.05587, §3.2).
+
+    With `first_block="previous"` the first block of a dilated stage keeps the dilation of the stage before it, as timm,
+    torchvision and EMANet do; with ``"same"`` it is dilated like the others. `multi_grid` multiplies the dilation of
+    the last stage block by block. What comes out for ResNet-50, 101 and 152, third and fourth stage:
+
+    | output stride | `multi_grid` | `first_block` | third | fourth | as in |
+    |---|---|---|---|---|---|
+    | 8 | none | previous | 1, 2, 2, … | 2, 4, 4 | timm |
+    | 8 | (1, 2, 4) | previous | 1, 2, 2, … | 2, 8, 16 | EMANet's code |
+    | 16 | (1, 2, 4) | previous | 1, 1, 1, … | 1, 4, 8 | EMANet's code |
+    | 8 | (1, 2, 4) | same | 2, 2, 2, … | 4, 8, 16 | GALD's code, with `ceil_mode=True` |
+
+    Note:
+        Both papers say "multi-grid (1, 2, 4)" and no more; the first block's dilation and GALD's rounded-up pooling are
+        facts of their published code. A stage with more blocks than `multi_grid` has numbers begins again from the
+        first number, one with fewer uses the first ones (both ours: ResNets of 50 layers and more have three blocks).
+        A basic block (ResNet-18, 34) has two 3×3 convolutions. As in timm, only its first one keeps the previous
+        stage's dilation.
+        ResNets take any size. Many other networks would drop the pixels left over at the right and bottom edge, or
+        fail, so for them the image is padded there to a multiple of the output stride, with zeros (the mean colour
+        once normalised), and the maps are cut back.
+        Swin keeps shifting its windows in the last stage, as its authors' segmentation code does; timm alone stops
+        where the map of a 224-pixel image fills one window.
+        A plain vision transformer has one stride throughout: its three maps come from the ends of the first, third and
+        last quarter of its blocks.
+
+    Args:
+        name: a timm model, with or without the tag of its weights, such as ``"resnet50s"`` or ``"resnet18.a1_in1k"``.
+        output_stride: pixels of the image per pixel of the deep map: 8, 16 or 32. A network that cannot change its
+            stride keeps its own and logs it; read the attribute of the same name.
+        pretrained: whether to start from the published weights, fetched once from the Hugging Face hub.
+        weights: a local weight file to use instead of the hub, ``.safetensors`` or a PyTorch file of tensors.
+        multi_grid: multipliers for the blocks of the last stage, for ResNets.
+        first_block: dilation of the first block of a dilated stage, for ResNets.
+        dilations: for full control, one list per stage with one dilation per block (`None` leaves a stage as it is),
+            for ResNets; every 3×3 convolution of the block takes it. Not together with `multi_grid` or `first_block`.
+        ceil_mode: whether the ResNet's stem pooling rounds its output size up.
+        bn_momentum: overrides the momentum of every batch norm, where there are any.
+
+    Attributes:
+        channels: channels of the low, auxiliary and deep map.
+        strides: pixels of the image per pixel of the low, auxiliary and deep map.
+        output_stride: the stride that the deep map really has.
+        mean: what to subtract from images in [0, 1], one number per RGB channel.
+        std: what to divide by afterwards.
+        in_channels: 3.
+        net: the timm network, with timm's own tensor names, without its classifier.
+
+    Shape:
+        (B, 3, H, W), normalised, to three maps of (B, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉); with
+        `ceil_mode` one pixel larger at most, and a little smaller where a network convolves without padding, as
+        Inception does.
+
+    Raises:
+        RecipeError: no such model, no such stride, or ResNet settings for another network.
+        PretrainedUnavailable: the hub cannot be reached, or has no weights for this model.
+        WeightsError: the weight file is missing, damaged, unsafe, or of another network.
+
+    Example:
+        >>> backbone = Backbone("resnet18", output_stride=16, pretrained=False)
+        >>> backbone.channels, backbone.strides
+        ((64, 256, 512), (4, 16, 16))
+        >>> [tuple(x.shape) for x in backbone(torch.randn(1, 3, 33, 47))]
+        [(1, 64, 9, 12), (1, 256, 3, 3), (1, 512, 3, 3)]
+    """
+
+    net: Any
+
+    def __init__(
+        self,
+        name: str = "resnet50s",
+        *,
+        output_stride: int = 8,
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        multi_grid: Sequence[int] | None = None,
+        first_block: Literal["previous", "same"] = "previous",
+        dilations: Sequence[Sequence[int] | None] | None = None,
+        ceil_mode: bool = False,
+        bn_momentum: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.in_channels = 3
+        self.net, self._fixed_size = _build(name, output_stride)
+        info = self.net.feature_info
+        reductions = [int(stage["reduction"]) for stage in info]
+        picks = _pick(reductions)
+        low, auxiliary, deep = picks
+        self.channels = (int(info[low]["num_chs"]), int(info[auxiliary]["num_chs"]), int(info[deep]["num_chs"]))
+        self.strides = (reductions[low], reductions[auxiliary], reductions[deep])
+        self.output_stride = reductions[deep]
+        if self.output_stride != output_stride:
+            own = self.output_stride
+            _logger.warning(
+                "backbone '%s' cannot have output stride %d; it keeps its own, %d", name, output_stride, own
+            )
+        cfg = self.net.pretrained_cfg
+        self.mean: tuple[float, float, float] = tuple(cfg["mean"])
+        self.std: tuple[float, float, float] = tuple(cfg["std"])
+
+        _set_dilations(self.net, name, self.output_stride, multi_grid, first_block, dilations)
+        if ceil_mode:
+            pool = getattr(self.net, "maxpool", None)
+            if not isinstance(pool, nn.MaxPool2d):
+                raise RecipeError(f"ceil_mode needs a max-pool in the stem; backbone '{name}' has none. Leave it out.")
+            pool.ceil_mode = True
+        if bn_momentum is not None:
+            for module in self.net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.momentum = bn_momentum
+
+        self._indices = sorted(set(picks))
+        self._places = tuple(self._indices.index(pick) for pick in picks)
+        self._pad_to = 1 if isinstance(self.net, ResNet) else self.output_stride
+        self._features_only = not hasattr(self.net, "forward_intermediates")
+        source = Path(weights) if weights is not None else _fetch(name, cfg) if pretrained else None
+        known: set[str] = set()
+        if source is not None:
+            state = _convert(self.net, _read(source))
+            known = set((timm.create_model(name) if self._features_only else self.net).state_dict())
+        if not self._features_only:
+            # The classifier and whatever else no map depends on would be parameters that never get a gradient.
+            self.net.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
+        if source is not None:
+            _load(self.net, state, known, name, source)
+
+    def forward(self, x: Tensor) -> Features:
+        """Runs the network.
+
+        Args:
+            x: normalised RGB images, (B, 3, H, W).
+
+        Returns:
+            The three maps.
+
+        Raises:
+            ShapeError: the network takes images of one size only, and these have another.
+        """
+        height, width = x.shape[-2:]
+        if self._fixed_size is not None and (height, width) != self._fixed_size:
+            raise ShapeError(
+                f"backbone '{self.name}' takes images of {self._fixed_size[0]}×{self._fixed_size[1]} only, "
+                f"these are {height}×{width}. Resize or crop them, or choose another backbone."
+            )
+        if self._pad_to > 1:
+            x = F.pad(x, (0, -width % self._pad_to, 0, -height % self._pad_to))
+        if self._features_only:
+            every = self.net(x)
+            maps = [every[index] for index in self._indices]
+        else:
+            maps = self.net.forward_intermediates(
+                x, indices=self._indices, norm=False, output_fmt="NCHW", intermediates_only=True
+            )
+        low, auxiliary, deep = (maps[place] for place in self._places)
+        if self._pad_to > 1:
+            low, auxiliary, deep = (
+                feature[..., : -(-height // stride), : -(-width // stride)]
+                for feature, stride in zip((low, auxiliary, deep), self.strides, strict=True)
+            )
+        return Features(low=low, auxiliary=auxiliary, deep=deep)
+
+
+def _build(name: str, output_stride: int) -> tuple[Any, tuple[int, int] | None]:
+    """The untrained timm network, and the one image size it takes where it takes no other."""
+    if output_stride not in (8, 16, 32):
+        raise RecipeError(f"output_stride must be 8, 16 or 32, not {output_stride!r}.")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
+        hint = f" The nearest names are: {', '.join(near)}." if near else ""
+        raise RecipeError(f"backbone '{name}' is not a timm model.{hint} timm.list_models() lists all of them.")
+    try:
+        cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise RecipeError(f"timm has no backbone '{name}': {error} Leave the part after the dot out.") from error
+    fixed_size: Any = cfg.input_size[-2:] if cfg is not None and cfg.fixed_input_size else None
+    strides: list[dict[str, Any]] = [{}]
+    if output_stride != 32:
+        # timm's MobileNetV3 takes an output stride in its feature form alone.
+        strides = [{"output_stride": output_stride}, {"output_stride": output_stride, "features_only": True}, {}]
+    refusal: Exception | None = None
+    for stride, size in itertools.product(strides, _ANY_SIZE if fixed_size else ({},)):
+        try:
+            net = timm.create_model(name, pretrained=False, **stride, **size)
+        except (TypeError, AssertionError, NotImplementedError) as error:
+            # timm has no list of the options that a family takes; one it does not know is refused at once.
+            refusal = error
+            continue
+        if "features_only" not in stride and not hasattr(net, "prune_intermediate_layers"):
+            raise RecipeError(f"backbone '{name}' gives no feature maps in timm {timm.__version__}. Choose another.")
+        return net, None if size else fixed_size
+    raise RecipeError(f"timm cannot build backbone '{name}': {refusal}") from refusal
+
+
+def _pick(reductions: Sequence[int]) -> tuple[int, int, int]:
+    """The indices of the low, auxiliary and deep map, given the stride of each of the network's maps."""
+    last = len(reductions) - 1
+    if len(set(reductions)) == 1:
+        return max(0, len(reductions) // 4 - 1), max(0, 3 * len(reductions) // 4 - 1), last
+    finest = min((stride for stride in reductions if stride >= 4), default=reductions[last])
+    return reductions.index(finest), max(0, last - 1), last
+
+
+def _set_dilations(
+    net: nn.Module,
+    name: str,
+    output_stride: int,
+    multi_grid: Sequence[int] | None,
+    first_block: str,
+    dilations: Sequence[Sequence[int] | None] | None,
+) -> None:
+    """Sets the dilations that timm has no option for; leaves the network alone where none is asked for."""
+    if first_block not in ("previous", "same"):
+        raise RecipeError(f"first_block must be 'previous' or 'same', not {first_block!r}.")
+    if multi_grid is None and first_block == "previous" and dilations is None:
+        return
+    stages = _resnet_stages(net)
+    if not stages:
+        raise RecipeError(
+            f"multi_grid, first_block and dilations need a ResNet's stages; backbone '{name}' has none. "
+            "Leave them out, or choose a ResNet."
+        )
+    if dilations is not None:
+        if multi_grid is not None or first_block != "previous":
+            raise RecipeError("dilations already says everything: leave out multi_grid and first_block.")
+        counts = [len(stage) for stage in stages]
+        lengths = [count if given is None else len(given) for given, count in zip(dilations, counts, strict=False)]
+        if len(dilations) != len(stages) or lengths != counts:
+            raise RecipeError(
+                f"dilations of '{name}' must be one list per stage, of {counts} numbers (null leaves a stage alone), "
+                f"not {list(dilations)}."
+            )
+        for stage, given in zip(stages, dilations, strict=True):
+            for block, dilation in zip(stage, _positive("dilations", given or ()), strict=False):
+                _dilate(block, dilation, dilation)
+        return
+    grid = (1,) if multi_grid is None else _positive("multi_grid", multi_grid)
+    if not grid:
+        raise RecipeError("multi_grid is empty. Give numbers such as (1, 2, 4), or leave it out.")
+    previous = 1
+    for index, stage in enumerate(stages):
+        dilation = max(1, 2 ** (index + 2) // output_stride)
+        for place, block in enumerate(stage):
+            factor = grid[place % len(grid)] if index == len(stages) - 1 else 1
+            keeps_previous = place == 0 and first_block == "previous"
+            _dilate(block, (previous if keeps_previous else dilation) * factor, dilation * factor)
+        previous = dilation
+
+
+def _positive(key: str, numbers: Sequence[int]) -> tuple[int, ...]:
+    if any(not isinstance(number, int) or number < 1 for number in numbers):
+        raise RecipeError(f"{key} takes whole numbers from 1 up, not {list(numbers)}.")
+    return tuple(numbers)
+
+
+def _resnet_stages(net: nn.Module) -> list[list[nn.Module]]:
+    """The blocks of the four stages; none where the network has no blocks with the plain 3×3 convolutions."""
+    if not isinstance(net, ResNet):
+        return []
+    stages = [list(net.get_submodule(f"layer{number}").children()) for number in (1, 2, 3, 4)]
+    plain = all(isinstance(block, BasicBlock | Bottleneck) for block in itertools.chain.from_iterable(stages))
+    return stages if plain else []
+
+
+def _dilate(block: Any, first: int, rest: int) -> None:
+    """Gives `first` to the block's first 3×3 convolution and a 3×3 shortcut, `rest` to its second."""
+    spatial = [conv for conv in (block.conv1, block.conv2) if conv.kernel_size[0] > 1]
+    shortcut = [] if block.downsample is None else [m for m in block.downsample if isinstance(m, nn.Conv2d)]
+    pairs = [*zip(spatial, (first, rest), strict=False), *((m, first) for m in shortcut if m.kernel_size[0] > 1)]
+    for conv, dilation in pairs:
+        conv.dilation = (dilation, dilation)
+        padding = dilation * (conv.kernel_size[0] - 1) // 2
+        conv.padding = (padding, padding)
+
+
+def _fetch(name: str, cfg: dict[str, Any]) -> Path:
+    """The published weights as a local file, from the hub's cache or from the hub."""
+    way_on = (
+        f"Give a local weight file (weights=…, tensors named as in timm's '{name}'), "
+        "or start from random weights (pretrained=False)."
+    )
+    repository = cfg.get("hf_hub_id")
+    if not repository:
+        raise PretrainedUnavailable(f"the Hugging Face hub has no weights for backbone '{name}'. {way_on}")
+    file = cfg.get("hf_hub_filename") or "model.safetensors"
+    cached = try_to_load_from_cache(repository, file)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        # The hub's own download tries six times, 23 seconds in all, before it says that there is no network.
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
+        return Path(hf_hub_download(repository, file))
+    except Exception as error:  # whichever HTTP library the hub client uses, its errors share no root of their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PretrainedUnavailable(
+            f"cannot fetch the pretrained weights of backbone '{name}' ({repository}/{file}) from "
+            f"{constants.ENDPOINT}: {reason}. {way_on}"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file; never runs code from it."""
+    if not path.is_file():
+        raise WeightsError(f"no weight file at '{path}'. Give the path of a .safetensors or .pth file.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"'{path}' is no file of tensors alone: it is damaged, or it holds Python objects, which could run code. "
+            "It was not executed. Save the state dictionary by itself, best as .safetensors."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"'{path}' cannot be read as a weight file; is it complete? {reason}") from error
+    for key in ("state_dict", "model", "net"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not state:
+        raise WeightsError(f"'{path}' holds no tensors by name. Give a file made by torch.save(model.state_dict(), …).")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
+
+
+def _convert(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Brings an original author's tensor names to timm's, where timm has a converter for the family."""
+    converter = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    converted: Any = state
+    if converter is not None:
+        # A converter that stumbles did not meet the layout it is for; the names are then checked as they are.
+        with contextlib.suppress(Exception):
+            converted = converter(dict(state), net)
+    return {key: value for key, value in converted.items() if isinstance(value, Tensor)}
+
+
+def _load(net: Any, state: dict[str, Tensor], known: set[str], name: str, source: Path) -> None:
+    """Fills the network; every tensor it has must be in the file, and the file may add only what timm's model has.
+
+    Args:
+        net: the network without its classifier.
+        state: the file's tensors.
+        known: the names that the network had with its classifier.
+        name: the backbone's name, for the message.
+        source: the file, for the message.
+
+    Raises:
+        WeightsError: with the tensors that are missing, unexpected, or of another shape.
+    """
+    heads = net.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+    wanted = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
+    lost = [key for key in wanted if key not in state]
+    foreign = [key for key in state if key not in known and not key.startswith(prefixes)]
+    differing = [key for key in wanted if key in state and state[key].shape != wanted[key]]
+    # Files from before batch norm counted its steps lack the counters, and nothing reads them at a fixed momentum.
+    missing = [f"{key} {wanted[key]}" for key in lost if not key.endswith("num_batches_tracked")]
+    unexpected = [f"{key} {tuple(state[key].shape)}" for key in foreign]
+    reshaped = [f"{key} {tuple(state[key].shape)}, not {wanted[key]}" for key in differing]
+    problems = [
+        f"\n  {title} ({len(found)}): {'; '.join(found[:8])}{'; …' if len(found) > 8 else ''}"
+        for title, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if found
+    ]
+    if problems:
+        raise WeightsError(
+            f"'{source}' does not fit backbone '{name}'.{''.join(problems)}\n"
+            f"  Give a file of timm's '{name}', or name the backbone that the file is of."
+        )
+    net.load_state_dict({key: tensor for key, tensor in state.items() if key in wanted}, strict=False)

@@ -1,0 +1,110 @@
+"""Local distribution by masks (GALD LDv1)."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segcontext.errors import RecipeError
+from segcontext.layers import ConvNormAct, resize
+from segcontext.types import Context, Mask
+
+__all__ = ["Downsampling", "MaskDistribution", "Residual"]
+
+Downsampling: TypeAlias = Literal["depthwise", "bilinear", "average"]
+Residual: TypeAlias = Literal["paper", "published"]
+
+
+class MaskDistribution(nn.Module):
+    r"""LDv1: a mask per channel gates the aggregated features (Li et al. 2019 BMVC; GALD §III-A, eqs. 1-2).
+
+    :math:`M = \sigma(\mathrm{upsample}(W_d X_g))`, :math:`X_\mathrm{gald} = M \odot X_g + X_g`, where W_d shrinks the
+    map `ratio` times: by depthwise 3×3 convolutions of stride 2, each with batch norm and ReLU, or, in the ablation
+    of Table II(a), by bilinear resizing or average pooling, which have no weights.
+
+    Args:
+        in_channels: channels of the aggregated features.
+        local_channels: channels of the local features, which LDv1 does not look at.
+        downsampling: the strategy.
+        ratio: d, a power of two from 2 up; three depthwise convolutions give the paper's 8.
+        residual: ``"paper"`` is eq. 2; ``"published"`` adds X_g once more, as the authors' block does.
+        padding: zero padding of the depthwise convolutions. 1 works on every map; 0 is the published code's.
+        align_corners: how the mask is upsampled.
+
+    Shape:
+        aggregated (B, C, h, w), local (B, C', h, w), to (B, C, h, w).
+
+    Raises:
+        RecipeError: for an unknown strategy or a ratio that is no power of two.
+
+    Note:
+        The published code does not pad and fails on maps below 15 pixels. With ``padding=0`` such maps are
+        zero-padded here just as far as the convolutions need; larger ones give the published result.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        local_channels: int,
+        *,
+        downsampling: Downsampling = "depthwise",
+        ratio: int = 8,
+        residual: Residual = "paper",
+        padding: int = 1,
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        if downsampling not in ("depthwise", "bilinear", "average"):
+            raise RecipeError(f"downsampling must be depthwise, bilinear or average, not {downsampling!r}.")
+        if ratio < 2 or ratio & (ratio - 1):
+            raise RecipeError(f"ratio must be a power of two from 2 up, not {ratio}.")
+        if residual not in ("paper", "published") or padding not in (0, 1):
+            raise RecipeError(f"residual must be paper or published and padding 0 or 1, not {residual!r}, {padding}.")
+        self.in_channels = self.out_channels = in_channels
+        self.local_channels = local_channels
+        self.downsampling: Downsampling = downsampling
+        self.ratio = ratio
+        self.residual: Residual = residual
+        self.padding = padding
+        self.align_corners = align_corners
+        self.shrink = nn.Sequential(
+            *(
+                ConvNormAct(
+                    in_channels, in_channels, kernel_size=3, stride=2, groups=in_channels, bias=True, padding=padding
+                )
+                for _ in range(ratio.bit_length() - 1 if downsampling == "depthwise" else 0)
+            )
+        )
+
+    def forward(self, aggregated: Tensor, local: Tensor, *, evidence: bool = False) -> Context:
+        """Gates the aggregated features.
+
+        Args:
+            aggregated: X_g, (B, C, h, w).
+            local: not used.
+            evidence: whether the mask is returned.
+
+        Returns:
+            (B, C, h, w), and `Mask` where asked for.
+        """
+        size = (aggregated.shape[-2], aggregated.shape[-1])
+        mask = resize(self._downsample(aggregated), size, align_corners=self.align_corners).sigmoid()
+        out = mask * aggregated + aggregated
+        if self.residual == "published":
+            out = out + aggregated
+        return Context(out, Mask(mask.detach()) if evidence else None)
+
+    def _downsample(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if self.downsampling == "depthwise":
+            if self.padding == 0:
+                least = 2 * self.ratio - 1
+                x = F.pad(x, (0, max(0, least - width), 0, max(0, least - height)))
+            shrunk: Tensor = self.shrink(x)
+            return shrunk
+        size = (max(1, height // self.ratio), max(1, width // self.ratio))
+        if self.downsampling == "average":
+            return F.adaptive_avg_pool2d(x, size)
+        return resize(x, size, align_corners=self.align_corners)

@@ -1,0 +1,50 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from segcontext.aggregation.aspp import ASPP
+from segcontext.errors import RecipeError
+
+
+def slow_dilated(x, weight, rate):
+    """A 3×3 convolution dilated by `rate`, as a sum of nine shifted products."""
+    height, width = x.shape[2:]
+    padded = F.pad(x, (rate,) * 4)
+    taps = [
+        torch.einsum("oc,bchw->bohw", weight[:, :, i, j], padded[:, :, i * rate :, j * rate :][:, :, :height, :width])
+        for i in range(3)
+        for j in range(3)
+    ]
+    return sum(taps)
+
+
+def test_matches_a_slow_reference():
+    module = ASPP(6, out_channels=4, rates=(2, 5)).double().eval()
+    x = torch.randn(2, 6, 7, 4, dtype=torch.float64)
+    branches = [module.pointwise(x)]
+    for branch, rate in zip(module.atrous, (2, 5), strict=True):
+        branches.append(branch[2](branch[1](slow_dilated(x, branch[0].weight, rate))))
+    mean = x.flatten(2).sum(2)[:, :, None, None] / 28
+    branches.append(module.image(mean).repeat(1, 1, 7, 4))
+    torch.testing.assert_close(module(x).features, module.project(torch.cat(branches, 1)))
+
+
+def test_has_the_size_that_the_papers_count():
+    """EMANet's Table 1 prints +15.5M for DeepLabV3; 5,397 of it is the classifier of 21 classes."""
+    parameters = sum(p.numel() for p in ASPP(2048).parameters()) + 256 * 21 + 21
+    assert round(parameters / 1e6, 1) == 15.5
+
+
+def test_the_mean_of_a_large_half_precision_map_is_taken_in_float32():
+    module = ASPP(1, out_channels=1, rates=(1,)).eval()
+    seen = []
+    module.image.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(torch.ones(1, 1, 128, 128, dtype=torch.bfloat16))
+    assert seen[0].item() == 1.0
+
+
+@pytest.mark.parametrize("rates", [(), (0, 6)])
+def test_impossible_rates_are_refused(rates):
+    with pytest.raises(RecipeError, match="rates"):
+        ASPP(4, rates=rates)
