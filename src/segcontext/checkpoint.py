@@ -1,0 +1,271 @@
+"""Weight files: safetensors that say how to build their network, so that one file is enough to use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from segcontext.aggregation import EMA
+from segcontext.errors import CheckpointError
+from segcontext.model import Normalize, Segmenter
+from segcontext.zoo import segmenter
+
+__all__ = ["FORMAT_VERSION", "StateFile", "load_model", "read_state", "save_model", "write_state"]
+
+FORMAT_VERSION = 1
+
+
+class StateFile(NamedTuple):
+    """What a file of ours holds.
+
+    Attributes:
+        tensors: by name.
+        info: everything else, as plain JSON values.
+    """
+
+    tensors: dict[str, Tensor]
+    info: dict[str, Any]
+
+
+def write_state(path: str | Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any], *, kind: str) -> None:
+    """Writes tensors and facts as one safetensors file, whole or not at all.
+
+    Args:
+        path: where to; an older file there is replaced in one move.
+        tensors: by name.
+        info: plain JSON values.
+        kind: what the file is, ``"model"`` or ``"training"``.
+    """
+    path = Path(path)
+    header = {"format_version": FORMAT_VERSION, "kind": kind, **info}
+    # Tensors that share storage (or are views) are written out one by one: safetensors keeps no sharing.
+    data = to_safetensors(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+        metadata={"segcontext": json.dumps(header)},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_state(path: str | Path, *, kind: str) -> StateFile:
+    """Reads a file that `write_state` wrote; never runs code from it.
+
+    Args:
+        path: the file.
+        kind: what it must be.
+
+    Returns:
+        Tensors and facts.
+
+    Raises:
+        CheckpointError: where the file is missing, damaged, a pickle, of another kind, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no weight file at {path}.")
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start[:1] == b"\x80" or start == b"PK":
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code when it is opened, so it was not. Expected a .safetensors file "
+            "of segcontext: take one from a run's weights folder."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            info = json.loads(metadata.get("segcontext", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}). Take another copy of it."
+        ) from error
+    if not info:
+        raise CheckpointError(
+            f"{path} is a safetensors file of something else: it does not say which network it belongs to. Backbone "
+            "weights go into the recipe's key 'weights'."
+        )
+    if info.get("format_version", 0) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format {info['format_version']}, and this segcontext reads up to {FORMAT_VERSION}: upgrade it."
+        )
+    if info.get("kind") != kind:
+        raise CheckpointError(f"{path} holds a {info.get('kind')} state, but a {kind} state was expected.")
+    return StateFile(tensors, info)
+
+
+def save_model(
+    path: str | Path, model: Segmenter, *, tensors: Mapping[str, Tensor] | None = None, **facts: Any
+) -> None:
+    """Writes a network to one file that `load_model` can build it from.
+
+    Args:
+        path: where to, ending in ``.safetensors``.
+        model: built by `segcontext.segmenter` or a named builder.
+        tensors: weights to save instead of the network's own, such as averaged ones.
+        facts: plain JSON values to keep with it (step, scores, …).
+
+    Raises:
+        CheckpointError: for a network that was put together by hand, which no file could describe.
+    """
+    if not model.options:
+        raise CheckpointError(
+            "This network was put together by hand, so a file cannot say how to build it. Build it with "
+            "segcontext.segmenter (dotted class paths name parts of your own), or save its state_dict yourself."
+        )
+    write_state(path, dict(tensors or model.state_dict()), {**describe(model), **facts}, kind="model")
+
+
+def describe(model: Segmenter) -> dict[str, Any]:
+    """Everything about a network but its weights, as plain JSON values."""
+    normalize = model.normalize
+    assert isinstance(normalize, Normalize)
+    backbone: Any = model.backbone
+    units = [module for module in model.modules() if isinstance(module, EMA)]
+    return {
+        "options": _plain({**model.options, "pretrained": False, "weights": None}),
+        "num_classes": model.num_classes,
+        "classes": list(model.classes),
+        "palette": [list(colour) for colour in model.palette],
+        "input": {
+            "mean": normalize.mean.flatten().tolist(),
+            "std": normalize.std.flatten().tolist(),
+            "channel_order": "bgr" if normalize.bgr else "rgb",
+            "range": "uint8 0..255 or float 0..1",
+            "padding": "none",
+        },
+        "output_stride": backbone.output_stride,
+        "iterations": {
+            "training": units[0].iterations if units else None,
+            "evaluation": units[0].evaluation_iterations if units else None,
+        },
+    }
+
+
+def load_model(
+    run: str | Path,
+    *,
+    which: str = "best",
+    output_stride: int | None = None,
+    evaluation_iterations: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Segmenter:
+    """Loads a trained network; never touches the network of computers, never runs code from the file.
+
+    Args:
+        run: a run folder, or a weight file of segcontext.
+        which: ``"best"`` or ``"last"``, of a run folder.
+        output_stride: another stride than in training (train at 16, evaluate at 8).
+        evaluation_iterations: another number of EM iterations.
+        device: where the network goes.
+
+    Returns:
+        The network in evaluation mode, with `classes` and `palette`.
+
+    Raises:
+        CheckpointError: where nothing usable lies there; the message says what does.
+
+    Example:
+        >>> # model = segcontext.load_model("runs/demo")
+        >>> # model(images).logits
+    """
+    path = weight_file(run, which)
+    tensors, info = read_state(path, kind="model")
+    try:
+        options = dict(info["options"])
+        if output_stride is not None:
+            options["output_stride"] = output_stride
+        model = segmenter(info["num_classes"], **options)
+        given = info["input"]
+        model.normalize = Normalize(given["mean"], given["std"], bgr=given["channel_order"] == "bgr")
+        model.classes = tuple(info["classes"])
+        model.palette = tuple((r, g, b) for r, g, b in info["palette"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} does not describe a network that can be built ({error!r}).") from error
+    if evaluation_iterations is not None:
+        units = [module for module in model.modules() if isinstance(module, EMA)]
+        if not units:
+            raise CheckpointError(
+                f"{path} has no EM iterations: its aggregation is {type(model.aggregation).__name__}."
+            )
+        for unit in units:
+            unit.evaluation_iterations = evaluation_iterations
+    load_tensors(model, tensors, source=str(path))
+    return model.to(device).eval()
+
+
+def weight_file(run: str | Path, which: str = "best") -> Path:
+    """The weight file of a run folder, or the file itself where one was given."""
+    path = Path(run)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError(f"There is no run at {path}: expected a run folder or a .safetensors file.")
+    if which not in ("best", "last"):
+        raise CheckpointError(f"which must be best or last, not {which!r}.")
+    file = path / "weights" / f"{which}.safetensors"
+    if not file.is_file():
+        found = sorted(item.name for item in path.iterdir())[:8]
+        raise CheckpointError(
+            f"{path} holds no weights/{which}.safetensors. It holds: {', '.join(found) or 'nothing'}. "
+            "A run has weights from its first validation on."
+        )
+    return file
+
+
+def load_tensors(model: Segmenter, tensors: Mapping[str, Tensor], *, source: str, skip: Sequence[str] = ()) -> None:
+    """Puts tensors into a network and refuses by name what does not fit.
+
+    Args:
+        model: the network.
+        tensors: by the network's names.
+        source: what to call the file in errors.
+        skip: prefixes of names that may stay as they are.
+
+    Raises:
+        CheckpointError: listing missing, unexpected and misshapen tensors.
+    """
+    own = model.state_dict()
+    given = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(skip))}
+    wanted = {name for name in own if not name.startswith(tuple(skip))}
+    classes = given.get("classifier.weight")
+    if classes is not None and len(classes) != model.num_classes:
+        raise CheckpointError(
+            f"{source} was trained for {len(classes)} classes, but the data have {model.num_classes}. "
+            "Use the data set it was trained on; to fine-tune it, set init_classifier: false."
+        )
+    problems = [f"missing: {name} {tuple(own[name].shape)}" for name in sorted(wanted - set(given))]
+    problems += [f"unexpected: {name} {tuple(given[name].shape)}" for name in sorted(set(given) - wanted)]
+    problems += [
+        f"shape of {name}: expected {tuple(own[name].shape)}, found {tuple(given[name].shape)}"
+        for name in sorted(wanted & set(given))
+        if own[name].shape != given[name].shape
+    ]
+    if problems:
+        listed = "\n  ".join(problems[:12] + ([f"… and {len(problems) - 12} more"] if len(problems) > 12 else []))
+        raise CheckpointError(f"{source} does not fit this network:\n  {listed}")
+    model.load_state_dict({**own, **given})
+
+
+def _plain(value: Any) -> Any:
+    """The same value in types that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,214 @@
+"""The benchmarks' scores, all from one confusion matrix, which is counted in integers and so is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torchmetrics
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from segcontext.errors import LabelError, ShapeError
+
+__all__ = ["ConfusionMatrix", "RankSlice", "Scores", "confusion_matrix", "scores"]
+
+Labels = Tensor | npt.NDArray[np.integer]
+
+
+def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ignore_index: int = 255) -> Tensor:
+    """Counts how many pixels of each true class were predicted as each class.
+
+    Args:
+        prediction: predicted classes 0..num_classes − 1, integers of any shape. Its values under void are not read.
+        target: true classes, of the same shape; `ignore_index` for void.
+        num_classes: how many classes there are.
+        ignore_index: the target value that is not counted.
+
+    Returns:
+        int64 counts, (classes, classes): the row is the truth, the column the prediction. On the device of `target`.
+
+    Raises:
+        ShapeError: the two have different shapes, or are not integers.
+        LabelError: a value is neither a class nor void.
+
+    Example:
+        >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 255]), 2).tolist()
+        [[1, 1], [0, 0]]
+    """
+    truth = _as_integers(target, "The target")
+    predicted = _as_integers(prediction, "The prediction").to(truth.device)
+    if predicted.shape != truth.shape:
+        raise ShapeError(
+            f"Prediction and target must have one shape, but have {tuple(predicted.shape)} and {tuple(truth.shape)}. "
+            "Bring the prediction to the size of the labels first."
+        )
+    valid = truth != ignore_index
+    truth, predicted = truth[valid], predicted[valid]
+    _check_range(truth, num_classes, "The target", f" (or {ignore_index} for void)")
+    _check_range(predicted, num_classes, "The prediction", "")
+    counts = torch.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    return counts.view(num_classes, num_classes)
+
+
+def _as_integers(labels: Labels, what: str) -> Tensor:
+    if isinstance(labels, np.ndarray):
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ShapeError(f"{what} must hold integers, not {labels.dtype}.")
+        # PyTorch has no arithmetic for most unsigned types; int64 holds every label.
+        return torch.from_numpy(labels.astype(np.int64))
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ShapeError(f"{what} must hold integers, not {labels.dtype}. Scores need an argmax over the classes.")
+    # A plain tensor: subclasses such as tv_tensors only slow the counting down.
+    return labels.detach().as_subclass(Tensor).long()
+
+
+def _check_range(labels: Tensor, num_classes: int, what: str, besides: str) -> None:
+    if labels.numel() == 0:
+        return
+    low, high = (int(value) for value in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        wrong = low if low < 0 else high
+        raise LabelError(
+            f"{what} may hold 0..{num_classes - 1}{besides}, but holds {wrong}. "
+            "Check the number of classes, and how the labels are encoded."
+        )
+
+
+class Scores(NamedTuple):
+    """What one confusion matrix says. All shares are float64, from 0 to 1; per-class entries are (classes,).
+
+    A class without any pixel in question is NaN and left out of the means: IoU where the class is neither in the truth
+    nor predicted, accuracy where it is not in the truth, precision where it is never predicted.
+
+    Attributes:
+        miou: mean of `iou`. A class that is predicted but never true has IoU 0 and counts.
+        pixel_accuracy: share of the valid pixels that are right.
+        mean_accuracy: mean of `accuracy`, so over the classes in the truth.
+        frequency_weighted_iou: mean of `iou` weighted by `pixels`.
+        iou: right pixels / (true or predicted pixels).
+        accuracy: right pixels / true pixels (recall).
+        precision: right pixels / predicted pixels.
+        pixels: int64, true pixels.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    iou: Tensor
+    accuracy: Tensor
+    precision: Tensor
+    pixels: Tensor
+
+
+def scores(matrix: Tensor) -> Scores:
+    """Reads the benchmarks' scores off a confusion matrix.
+
+    Args:
+        matrix: integer counts, (classes, classes), rows truth, columns prediction.
+
+    Returns:
+        The scores, on the CPU; NaN throughout for a matrix without pixels.
+
+    Raises:
+        ShapeError: the matrix is not square.
+
+    Example:
+        >>> round(scores(torch.tensor([[3, 1], [0, 4]])).miou, 3)
+        0.775
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ShapeError(f"A confusion matrix has shape (classes, classes), not {tuple(matrix.shape)}.")
+    counts = matrix.detach().cpu()
+    right, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    union = true + predicted - right
+    # Integers up to here: a float sum over a large data set would lose single pixels.
+    iou, accuracy, precision = (right.double() / whole.double() for whole in (union, true, predicted))
+    return Scores(
+        miou=iou.nanmean().item(),
+        pixel_accuracy=(right.sum().double() / true.sum().double()).item(),
+        mean_accuracy=accuracy.nanmean().item(),
+        frequency_weighted_iou=((true.double() * iou).nansum() / true.sum().double()).item(),
+        iou=iou,
+        accuracy=accuracy,
+        precision=precision,
+        pixels=true.long(),
+    )
+
+
+class ConfusionMatrix(torchmetrics.Metric):
+    """A confusion matrix summed over batches, and over ranks where there are several.
+
+    The state is one int64 sum, so neither partial last batches nor the number of ranks changes a count. The sum is
+    exact only if every sample reaches exactly one rank once: take `RankSlice`, not a sampler that pads.
+
+    Args:
+        num_classes: how many classes there are.
+        ignore_index: the target value that is not counted.
+
+    Example:
+        >>> metric = ConfusionMatrix(2)
+        >>> metric.update(torch.tensor([0, 1]), torch.tensor([0, 0]))
+        >>> metric.compute().tolist()
+        [[1, 1], [0, 0]]
+    """
+
+    full_state_update = False
+    matrix: Tensor
+
+    def __init__(self, num_classes: int, *, ignore_index: int = 255) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Labels, target: Labels) -> None:
+        """Adds a batch.
+
+        Args:
+            prediction: predicted classes, integers of any shape.
+            target: true classes, of the same shape.
+        """
+        counts = confusion_matrix(prediction, target, self.num_classes, ignore_index=self.ignore_index)
+        self.matrix += counts.to(self.matrix.device)
+
+    def compute(self) -> Tensor:
+        """The counts so far, over all ranks.
+
+        Returns:
+            int64, (classes, classes), rows truth, columns prediction.
+        """
+        return self.matrix.clone()
+
+
+class RankSlice(Sampler[int]):
+    """Deals the samples out to the ranks in turn, in order, each sample exactly once.
+
+    Note:
+        PyTorch's `DistributedSampler` repeats samples until all ranks have as many; scores would count those twice.
+        Here the ranks may differ by one sample, so do nothing collective inside the loop over batches.
+
+    Args:
+        source: the data set, or anything with a length.
+        rank: this process.
+        world: how many processes there are.
+
+    Example:
+        >>> list(RankSlice(range(5), rank=1, world=2))
+        [1, 3]
+    """
+
+    def __init__(self, source: Sized, *, rank: int = 0, world: int = 1) -> None:
+        if not 0 <= rank < world:
+            raise ShapeError(f"Ranks run from 0 to {world - 1} in a group of {world}, but rank {rank} was given.")
+        self.indices = range(rank, len(source), world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

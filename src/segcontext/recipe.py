@@ -1,0 +1,293 @@
+"""The recipe: everything that defines a training run, flat, one key per line of a YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from segcontext.errors import RecipeError, nearest
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that defines a training run. The defaults follow EMANet's recipe; each key overrides one.
+
+    Args:
+        data: the folder of a data set, or ``demo`` for the embedded street scenes.
+        dataset: ``auto`` recognises the folder's layout; or a data set's name, or the dotted path of a class.
+        train_split: the split to train on.
+        val_split: the split to validate on.
+        model: a named network (fcn, pspnet, deeplabv3, deeplabv3_plus, nonlocal_net, cgnl_net, psanet, a2net, emanet,
+            galdnet_v1, galdnet_v2), or ``segmenter`` to choose every part.
+        backbone: resnet50s, resnet101s, resnet152s, or any timm feature model.
+        output_stride: stride of the deep features: 8, 16 or 32.
+        pretrained: whether ImageNet weights are fetched from the hub.
+        weights: a local file of backbone weights, used instead of fetching them.
+        aggregation: none, psp, aspp, non_local, cgnl, psa, a2, ema, or a dotted class path; empty keeps the model's.
+        aggregation_options: options of the aggregation, such as {num_bases: 64, iterations: 3}.
+        distribution: none, mask (LDv1), affinity (LDv2), or a dotted class path; empty keeps the model's.
+        distribution_options: options of the distribution, such as {kernel_size: 5, dilation: 3}.
+        arrangement: gald, ldga or parallel; empty keeps the model's.
+        model_options: further options of the network, such as {reduce_channels: 256, auxiliary: true}.
+        init: a run folder or weight file of segcontext to start from.
+        init_classifier: whether the classifiers are taken from `init` too; false where the classes differ.
+        steps: optimizer steps; 0 takes `epochs`.
+        epochs: passes over the training split, where `steps` is 0.
+        batch: images in one optimizer step, over all processes and micro-batches together.
+        accumulate: micro-batches that one optimizer step is split into, to save memory.
+        crop: crop of the training images, in pixels: one side, or height and width.
+        scale: smallest and largest factor of the random scaling.
+        scale_step: distance between the scales drawn from; 0 draws any scale.
+        flip: probability of a horizontal flip.
+        color_jitter: strength of random brightness, contrast, saturation and hue; the papers use none (0).
+        optimizer: sgd (the papers') or adamw.
+        lr: the initial learning rate.
+        momentum: of SGD.
+        weight_decay: of the weights.
+        power: exponent of the poly schedule, lr·(1 − step/steps)^power.
+        warmup: steps of linear warm-up before it.
+        head_lr_factor: learning rate of everything beside the backbone, as a multiple of `lr`.
+        bias_lr_factor: learning rate of biases, as a multiple (2 in EMANet's code).
+        decay_norm_and_bias: whether biases and batch norms decay too (false in EMANet's code, true in GALD's).
+        clip_gradient: largest gradient norm; 0 does not clip.
+        loss: cross_entropy or ohem.
+        ohem_threshold: pixels whose true class has at most this probability are hard.
+        ohem_min_kept: the least number of hard pixels that are kept.
+        ohem_scope: process (as published) or global (independent of the number of processes).
+        loss_average: valid divides by the valid pixels of the whole step, all by all its pixels (EMANet's code).
+        auxiliary_weight: weight of the auxiliary head's loss, where the network has that head.
+        class_weights: none, median_frequency, inverse_log or inverse_sqrt, computed from the training labels; or one
+            number per class.
+        bn_momentum: momentum of batch norm (EMANet's code: 3e-4, from pretrained weights only).
+        freeze_bn: whether batch norm keeps its running statistics in training.
+        sync_bn: whether batch norm is synchronised over several GPUs.
+        weight_averaging: decay of an exponential average of the weights, which is then what is validated and kept as
+            best; 0 keeps none.
+        precision: ``32`` or ``bf16``.
+        channels_last: whether maps are stored channels-last.
+        val_every: steps between validations; 0 validates ten times.
+        val_limit: validate on the first images only; 0 takes all.
+        checkpoint_every: steps between saved training states.
+        seed: of every random draw.
+        workers: processes that load data, for each training process.
+        devices: processes to train with, or GPUs.
+        accelerator: auto, cpu or gpu.
+
+    Raises:
+        RecipeError: for a value out of range or of the wrong type.
+    """
+
+    data: str
+    dataset: str = "auto"
+    train_split: str = "train"
+    val_split: str = "val"
+    model: str = "emanet"
+    backbone: str = "resnet50s"
+    output_stride: int = 8
+    pretrained: bool = True
+    weights: str | None = None
+    aggregation: str | None = None
+    aggregation_options: dict[str, Any] = field(default_factory=dict)
+    distribution: str | None = None
+    distribution_options: dict[str, Any] = field(default_factory=dict)
+    arrangement: str | None = None
+    model_options: dict[str, Any] = field(default_factory=dict)
+    init: str | None = None
+    init_classifier: bool = True
+    steps: int = 30_000
+    epochs: float = 0.0
+    batch: int = 16
+    accumulate: int = 1
+    crop: int | list[int] = 513
+    scale: list[float] = field(default_factory=lambda: [0.5, 2.0])
+    scale_step: float = 0.0
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.009
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    power: float = 0.9
+    warmup: int = 0
+    head_lr_factor: float = 1.0
+    bias_lr_factor: float = 1.0
+    decay_norm_and_bias: bool = False
+    clip_gradient: float = 0.0
+    loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    ohem_threshold: float = 0.7
+    ohem_min_kept: int = 100_000
+    ohem_scope: Literal["process", "global"] = "process"
+    loss_average: Literal["valid", "all"] = "valid"
+    auxiliary_weight: float = 0.4
+    class_weights: str | list[float] = "none"
+    bn_momentum: float = 0.1
+    freeze_bn: bool = False
+    sync_bn: bool = True
+    weight_averaging: float = 0.0
+    precision: Literal["32", "bf16"] = "32"
+    channels_last: bool = True
+    val_every: int = 0
+    val_limit: int = 0
+    checkpoint_every: int = 500
+    seed: int = 0
+    workers: int = 2
+    devices: int = 1
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for name in hints:
+            object.__setattr__(self, name, _coerce(name, getattr(self, name), hints[name]))
+        crop = self.crop if isinstance(self.crop, list) else [self.crop]
+        checks = (
+            (self.steps > 0 or self.epochs > 0, "steps, or epochs with steps: 0, must be above 0"),
+            (self.batch > 0 and self.accumulate > 0 and self.devices > 0, "batch, accumulate and devices start at 1"),
+            (self.batch % (self.accumulate * self.devices) == 0, "batch must be a multiple of accumulate × devices"),
+            (len(crop) in (1, 2) and min(crop) > 0, "crop must be one side, or height and width, in pixels"),
+            (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1], "scale must be [smallest, largest], above 0"),
+            (0 <= self.flip <= 1, "flip is a probability"),
+            (self.lr > 0, "lr must be above 0"),
+            (0 <= self.weight_averaging < 1, "weight_averaging is a decay from 0 to below 1"),
+            (0 < self.ohem_threshold <= 1, "ohem_threshold is a probability above 0"),
+            (min(self.val_every, self.val_limit, self.warmup, self.workers) >= 0, "counts cannot be negative"),
+            (self.checkpoint_every > 0, "checkpoint_every must be at least 1"),
+        )
+        for holds, rule in checks:
+            if not holds:
+                raise RecipeError(f"The recipe is off: {rule}.")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, source: str = "the recipe") -> Recipe:
+        """Builds a recipe from keys and values.
+
+        Args:
+            values: what a YAML file held.
+            source: what to call it in errors.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            RecipeError: for an unknown or missing key; it names the nearest right one.
+        """
+        names = [item.name for item in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                raise RecipeError(f"{source} has an unknown key '{key}'.{nearest(str(key), names)}")
+        if "data" not in values:
+            raise RecipeError(f"{source} does not say what to train on: give it the key 'data', a folder or 'demo'.")
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> Recipe:
+        """Reads a flat YAML file.
+
+        Args:
+            path: the file.
+            overrides: keys that replace those of the file.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            RecipeError: where the file is missing, no flat YAML, or holds an unknown key.
+        """
+        return cls.from_mapping({**read_yaml(path), **overrides}, source=str(path))
+
+    def save(self, path: str | Path, *, header: str = "") -> None:
+        """Writes every key, so that the file alone repeats the run.
+
+        Args:
+            path: where to.
+            header: lines of comment for the top.
+        """
+        comment = "".join(f"# {line}\n" for line in header.splitlines())
+        text = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, default_flow_style=None, width=110)
+        Path(path).write_text(comment + text, encoding="utf-8")
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of the training crops, in pixels."""
+        return (self.crop[0], self.crop[-1]) if isinstance(self.crop, list) else (self.crop, self.crop)
+
+    def network(self) -> dict[str, Any]:
+        """The options for `segcontext.zoo.build`; keys left empty stay with the named network's settings."""
+        options: dict[str, Any] = {
+            "backbone": self.backbone,
+            "output_stride": self.output_stride,
+            "pretrained": self.pretrained,
+            "weights": self.weights,
+            "bn_momentum": self.bn_momentum,
+        }
+        for name in ("aggregation", "distribution", "arrangement"):
+            if getattr(self, name) is not None:
+                options[name] = getattr(self, name)
+        for name in ("aggregation_options", "distribution_options"):
+            if getattr(self, name):
+                options[name] = getattr(self, name)
+        clash = sorted(set(options) & set(self.model_options))
+        if clash:
+            raise RecipeError(f"model_options repeats keys that the recipe has of its own: {', '.join(clash)}.")
+        return {**options, **self.model_options}
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, with errors that name the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"There is no recipe at {path}; expected a YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must hold 'key: value' lines, but it holds {type(values).__name__}.")
+    return values
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:
+    """Checks a value against its annotation; numbers that YAML took for words (1e-3) become numbers."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if str(value) in options:
+            return str(value)
+        raise RecipeError(f"{name} must be one of {', '.join(options)}, not {value!r}.{nearest(str(value), options)}")
+    if origin in (Union, types.UnionType):
+        for option in options:
+            try:
+                return _coerce(name, value, option)
+            except RecipeError:
+                continue
+        raise RecipeError(f"{name} cannot be {value!r}; expected {_describe(hint)}.")
+    if origin is list and isinstance(value, list | tuple):
+        return [_coerce(name, item, options[0]) for item in value]
+    if origin is dict and (isinstance(value, Mapping) or value is None):
+        return dict(value or {})
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    exact = {int: int, bool: bool, str: str, types.NoneType: types.NoneType}.get(hint)
+    if exact is not None and isinstance(value, exact) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise RecipeError(f"{name} cannot be {value!r}; expected {_describe(hint)}.")
+
+
+def _describe(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "nothing"}
+    if hint in words:
+        return words[hint]
+    if get_origin(hint) is list:
+        return "a list"
+    if get_origin(hint) is dict:
+        return "a mapping {key: value}"
+    return " or ".join(_describe(option) for option in get_args(hint))

@@ -1,0 +1,272 @@
+"""A training run from recipe to report: the folder, the parts, Lightning's Trainer, and what is left afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from rich.console import Console
+from torch import Tensor
+
+from segcontext.checkpoint import load_tensors, read_state, weight_file
+from segcontext.data import Dataset, class_frequencies, class_weights, open_dataset
+from segcontext.errors import OutputExists, RecipeError
+from segcontext.recipe import Recipe
+from segcontext.training.callbacks import Bar, Keeper, Log
+from segcontext.training.report import write_report
+from segcontext.training.state import Progress, load_optimizer, load_state, read_training
+from segcontext.training.streams import Streams, next_validation
+from segcontext.training.task import Task
+from segcontext.zoo import build
+
+__all__ = ["Result", "train"]
+
+#: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
+EXECUTION_KEYS = frozenset({"workers", "devices", "accelerator", "checkpoint_every", "data"})
+
+
+class Result(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        folder: the run's folder.
+        step: optimizer steps taken.
+        best: the best validation mIoU, from 0 to 1.
+        best_step: the step it was reached at.
+        seconds: time spent training and validating.
+    """
+
+    folder: Path
+    step: int
+    best: float
+    best_step: int
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Result:
+    """Trains a network by a recipe and leaves a run folder.
+
+    The folder holds ``recipe.yaml`` (every key), ``weights/best.safetensors`` and ``weights/last.safetensors`` (each
+    enough to use the network), ``state.safetensors`` (to resume), ``metrics.csv``, TensorBoard events, the
+    validation's tables and pictures, and ``report.md``.
+
+    Args:
+        recipe: what to do.
+        out: the run folder.
+        resume: whether to go on where a run in that folder stopped; it starts anew where nothing was saved yet.
+        overwrite: whether an earlier run in that folder may be deleted.
+        console: where progress is shown; `None` shows none.
+
+    Returns:
+        How far the run came and how well it did.
+
+    Raises:
+        OutputExists: where the folder holds something and neither `resume` nor `overwrite` is set.
+        RecipeError: where the recipe does not fit the data, or the run that is to be resumed.
+        DataError: where the data are wrong.
+        TrainingDiverged: where the loss is no longer finite.
+        TrainingInterrupted: after SIGTERM or SIGINT, with everything saved.
+    """
+    folder = Path(out)
+    console = console or Console(quiet=True)
+    data = open_dataset(recipe.data, recipe.train_split, dataset=recipe.dataset)
+    val = open_dataset(recipe.data, recipe.val_split, dataset=recipe.dataset)
+    resumable = resume and (folder / "state.safetensors").is_file()
+    if resumable:
+        _check_same(recipe, folder)
+    total = recipe.steps or max(1, math.ceil(recipe.epochs * len(data) / recipe.batch))
+    every = recipe.val_every or max(1, total // 10)
+    devices, nodes = _processes(recipe)
+    task = _make_task(recipe, data, total)
+    progress = Progress(total=total)
+    state = None
+    if resumable:
+        state, progress = read_training(folder / "state.safetensors")
+        load_state(state, task, source=str(folder / "state.safetensors"))
+        task.step = progress.step
+    elif recipe.init:
+        _start_from(task, recipe)
+    if _is_primary() and not resumable:
+        _prepare(folder, recipe, overwrite=overwrite or resume)
+    mean = task.model.normalize.mean.flatten().tolist()  # type: ignore[union-attr,operator]
+    streams = Streams(
+        recipe,
+        data,
+        val,
+        progress,
+        val_every=every,
+        pad_value=tuple(round(255 * value) for value in mean),  # type: ignore[arg-type]
+    )
+    stretches = 0
+    step = progress.step
+    while step < total:
+        step, stretches = next_validation(step, every, total), stretches + 1
+    with _quiet_lightning():
+        trainer = _trainer(recipe, folder, progress, stretches, devices * nodes, nodes, console)
+        if (
+            progress.step
+            and progress.validated < progress.step
+            and progress.step in (total, progress.step // every * every)
+        ):
+            trainer.validate(task, datamodule=streams, verbose=False)
+        if stretches:
+            trainer.fit(_resuming(task, state), datamodule=streams)
+    if trainer.is_global_zero:
+        write_report(folder, recipe, progress, val, console=console)
+    return Result(folder, progress.step, progress.best, progress.best_step, progress.seconds)
+
+
+def _make_task(recipe: Recipe, dataset: Dataset, total: int) -> Task:
+    """The network, drawn from the recipe's seed without touching the global random state, and its task."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build(recipe.model, len(dataset.classes), recipe.network())
+    model.classes, model.palette = tuple(dataset.classes), tuple(dataset.palette)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Task(model, recipe, total_steps=total, class_weights=_weights(recipe, dataset))
+
+
+def _weights(recipe: Recipe, dataset: Dataset) -> Tensor | None:
+    if isinstance(recipe.class_weights, list):
+        if len(recipe.class_weights) != len(dataset.classes):
+            raise RecipeError(
+                f"class_weights has {len(recipe.class_weights)} numbers, but the data have "
+                f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}."
+            )
+        return torch.tensor(recipe.class_weights)
+    if recipe.class_weights == "none":
+        return None
+    return class_weights(class_frequencies(dataset), method=recipe.class_weights)  # type: ignore[arg-type]
+
+
+def _start_from(task: Task, recipe: Recipe) -> None:
+    """Takes the weights of another run."""
+    assert recipe.init is not None
+    path = weight_file(recipe.init)
+    tensors, _ = read_state(path, kind="model")
+    skip = () if recipe.init_classifier else ("classifier.", "auxiliary.2.")
+    load_tensors(task.model, tensors, source=str(path), skip=skip)
+
+
+def _resuming(task: Task, state: Any) -> Task:
+    """Has the optimizer take its momenta over once Lightning has made it."""
+    if state is not None:
+        make = task.configure_optimizers
+
+        def configure() -> torch.optim.Optimizer:
+            optimizer = make()
+            load_optimizer(state, optimizer)
+            return optimizer
+
+        task.configure_optimizers = configure  # type: ignore[method-assign]
+    return task
+
+
+def _trainer(
+    recipe: Recipe, folder: Path, progress: Progress, stretches: int, world: int, nodes: int, console: Console
+) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=recipe.accelerator,
+        devices=world // nodes,
+        num_nodes=nodes,
+        strategy=DDPStrategy() if world > 1 else "auto",
+        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        max_epochs=max(stretches, 1),
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        sync_batchnorm=recipe.sync_bn and world > 1 and torch.cuda.is_available() and recipe.accelerator != "cpu",
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        callbacks=[
+            Keeper(folder, progress, every=recipe.checkpoint_every),
+            Log(folder, progress),
+            Bar(console, progress),
+        ],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def _processes(recipe: Recipe) -> tuple[int, int]:
+    """Processes on this machine, and machines; torchrun's word goes before the recipe's."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    else:
+        local = world = recipe.devices
+    if recipe.batch % (recipe.accumulate * world):
+        raise RecipeError(
+            f"batch ({recipe.batch}) must be a multiple of accumulate × processes ({recipe.accumulate} × {world})."
+        )
+    return local, world // local
+
+
+def _is_primary() -> bool:
+    """Whether this process is the first of its run, also before Lightning has set up the others."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+def _prepare(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite:
+            raise OutputExists(
+                f"{folder} is not empty. Go on with that run (--resume), choose another folder, or allow it to be "
+                "replaced (--overwrite)."
+            )
+        if not (folder / "recipe.yaml").is_file():
+            raise OutputExists(f"{folder} holds no earlier run, so it is not replaced: choose another folder.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    header = "Every key of this run. Repeat it: segcontext train --config recipe.yaml --out FOLDER"
+    recipe.save(folder / "recipe.yaml", header=header)
+
+
+def _check_same(recipe: Recipe, folder: Path) -> None:
+    """A resumed run may be executed otherwise, but not become another run."""
+    before, now = dataclasses.asdict(Recipe.load(folder / "recipe.yaml")), dataclasses.asdict(recipe)
+    changed = [key for key in now if now[key] != before[key] and key not in EXECUTION_KEYS]
+    if changed:
+        listed = "; ".join(f"{key}: {before[key]} → {now[key]}" for key in changed)
+        raise RecipeError(
+            f"The run in {folder} had another recipe ({listed}). Resume it with its own, or start a new run elsewhere."
+        )
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning's advice for its own loaders and loggers from the user; errors pass."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning", category=UserWarning)
+            warnings.filterwarnings("ignore", module="lightning", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,98 @@
+"""The loaders of a run: training from any step on, in stretches between validations, and validation by ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, Subset
+
+from segcontext.data import Dataset, PositionBatches, TrainingStream, TrainTransform, training_loader
+from segcontext.metrics import RankSlice
+from segcontext.recipe import Recipe
+from segcontext.training.state import Progress
+
+__all__ = ["Streams", "next_validation"]
+
+
+class Streams(pl.LightningDataModule):
+    """Gives Lightning one epoch per stretch between two validations; the training loader lives through all of them.
+
+    Args:
+        recipe: crop, scales, batch and workers.
+        train: the training split.
+        val: the validation split.
+        progress: the step at which the next stretch starts.
+        val_every: steps between validations.
+        pad_value: the mean colour, 0..255, with which small images are padded.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: Dataset,
+        val: Dataset,
+        progress: Progress,
+        *,
+        val_every: int,
+        pad_value: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.val = val
+        self.progress = progress
+        self.val_every = val_every
+        transform = TrainTransform(
+            recipe.crop_size,
+            scale=(recipe.scale[0], recipe.scale[1]),
+            scale_step=recipe.scale_step or None,
+            flip=recipe.flip,
+            color_jitter=recipe.color_jitter,
+            pad_value=pad_value,
+        )
+        self.stream = TrainingStream(train, transform, seed=recipe.seed)
+        self._loader: DataLoader[Any] | None = None
+        self._batches: PositionBatches | None = None
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The stretch from the current step to the next validation."""
+        assert self.trainer is not None
+        recipe, world = self.recipe, self.trainer.world_size
+        if self._batches is None or self._loader is None:
+            self._batches = PositionBatches(
+                recipe.batch // (recipe.accumulate * world),
+                accumulate=recipe.accumulate,
+                rank=self.trainer.global_rank,
+                world=world,
+            )
+            self._loader = training_loader(
+                self.stream,
+                self._batches,
+                workers=recipe.workers,
+                pin_memory=self.trainer.strategy.root_device.type == "cuda",
+            )
+        step = self.progress.step
+        self._batches.between(step, next_validation(step, self.val_every, self.progress.total))
+        return self._loader
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """This rank's share of the validation images, each at its own size, none twice."""
+        assert self.trainer is not None
+        limit = self.recipe.val_limit
+        images: Any = Subset(self.val, range(min(limit, len(self.val)))) if limit else self.val
+        return DataLoader(
+            images,
+            batch_size=None,
+            sampler=RankSlice(images, rank=self.trainer.global_rank, world=self.trainer.world_size),
+            num_workers=min(self.recipe.workers, 2),
+            collate_fn=_as_is,
+        )
+
+
+def next_validation(step: int, every: int, total: int) -> int:
+    """The first step after `step` at which a validation is due."""
+    return min((step // every + 1) * every, total)
+
+
+def _as_is(sample: Any) -> Any:
+    return sample
