@@ -13,6 +13,7 @@ import itertools
 import logging
 import pickle
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 from segcontext.errors import PretrainedUnavailable, RecipeError, ShapeError, WeightsError
 from segcontext.types import Features
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "is_resnet"]
 
 _logger = logging.getLogger(__name__)
 
@@ -43,10 +44,22 @@ _ANY_SIZE: Final[tuple[dict[str, Any], ...]] = (
 )
 
 
+def is_resnet(name: str) -> bool:
+    """Whether a timm name belongs to the ResNet family, whose stages take multi-grid and dilations of one's own.
+
+    Args:
+        name: a timm name, with or without a pretrained tag.
+
+    Returns:
+        True for ResNet, ResNeXt, wide and squeeze-excitation ResNets; False for anything else, unknown names too.
+    """
+    return timm.models.is_model_in_modules(name.split(".")[0], ["resnet"])
+
+
 class Backbone(nn.Module):
     """A timm network that hands on its low, auxiliary and deep maps, always channels-first.
 
-    Source: EMANet §6.1 and GALD §IV-A for the dilated ResNets; multi-grid is DeepLabV3's (arXiv:1706.05587, §3.2).
+    Source: EMANet §6.1 and GALD §IV-B, IV-C3 for the dilated ResNets; multi-grid is DeepLabV3's (arXiv:1706.05587).
 
     With `first_block="previous"` the first block of a dilated stage keeps the dilation of the stage before it, as timm,
     torchvision and EMANet do; with ``"same"`` it is dilated like the others. `multi_grid` multiplies the dilation of
@@ -60,8 +73,8 @@ class Backbone(nn.Module):
     | 8 | (1, 2, 4) | same | 2, 2, 2, … | 4, 8, 16 | GALD's code, with `ceil_mode=True` |
 
     Note:
-        Both papers say "multi-grid (1, 2, 4)" and no more; the first block's dilation and GALD's rounded-up pooling are
-        facts of their published code. A stage with more blocks than `multi_grid` has numbers begins again from the
+        Both papers name multi-grid and leave the details open; the first block's dilation and GALD's rounded-up pooling
+        are facts of their published code. A stage with more blocks than `multi_grid` has numbers begins again from the
         first number, one with fewer uses the first ones (both ours: ResNets of 50 layers and more have three blocks).
         A basic block (ResNet-18, 34) has two 3×3 convolutions. As in timm, only its first one keeps the previous
         stage's dilation.
@@ -354,7 +367,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch remarks on plain pickles and TorchScript archives just before it refuses them.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"'{path}' is no file of tensors alone: it is damaged, or it holds Python objects, which could run code. "

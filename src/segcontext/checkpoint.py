@@ -15,8 +15,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from segcontext.aggregation import EMA
-from segcontext.errors import CheckpointError
+from segcontext.errors import CheckpointError, RecipeError, SegContextError
 from segcontext.model import Normalize, Segmenter
+from segcontext.pictures import atomic_path
 from segcontext.zoo import segmenter
 
 __all__ = ["FORMAT_VERSION", "StateFile", "load_model", "read_state", "save_model", "write_state"]
@@ -52,13 +53,10 @@ def write_state(path: str | Path, tensors: Mapping[str, Tensor], info: Mapping[s
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
         metadata={"segcontext": json.dumps(header)},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_state(path: str | Path, *, kind: str) -> StateFile:
@@ -77,28 +75,26 @@ def read_state(path: str | Path, *, kind: str) -> StateFile:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no weight file at {path}.")
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start[:1] == b"\x80" or start == b"PK":
-        raise CheckpointError(
-            f"{path} is a pickle, which can run code when it is opened, so it was not. Expected a .safetensors file "
-            "of segcontext: take one from a run's weights folder."
-        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             info = json.loads(metadata.get("segcontext", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
+        if _is_pickle(path):
+            raise CheckpointError(
+                f"{path} is a pickle, which can run code when it is opened, so it was not. Expected a .safetensors "
+                "file of segcontext: take one from a run's weights folder."
+            ) from error
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({error}). Take another copy of it."
         ) from error
-    if not info:
+    if not isinstance(info, dict) or not isinstance(info.get("format_version"), int):
         raise CheckpointError(
             f"{path} is a safetensors file of something else: it does not say which network it belongs to. Backbone "
             "weights go into the recipe's key 'weights'."
         )
-    if info.get("format_version", 0) > FORMAT_VERSION:
+    if info["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format {info['format_version']}, and this segcontext reads up to {FORMAT_VERSION}: upgrade it."
         )
@@ -177,15 +173,19 @@ def load_model(
 
     Raises:
         CheckpointError: where nothing usable lies there; the message says what does.
+        RecipeError: for a stride or a number of iterations that cannot be.
 
     Example:
         >>> # model = segcontext.load_model("runs/demo")
         >>> # model(images).logits
     """
+    if evaluation_iterations is not None and evaluation_iterations < 0:
+        raise RecipeError(f"evaluation_iterations must be 0 or more, not {evaluation_iterations}.")
     path = weight_file(run, which)
     tensors, info = read_state(path, kind="model")
     try:
-        options = dict(info["options"])
+        # Whatever the file says, nothing is fetched: the weights are in it.
+        options = {**info["options"], "pretrained": False, "weights": None}
         if output_stride is not None:
             options["output_stride"] = output_stride
         model = segmenter(info["num_classes"], **options)
@@ -193,7 +193,9 @@ def load_model(
         model.normalize = Normalize(given["mean"], given["std"], bgr=given["channel_order"] == "bgr")
         model.classes = tuple(info["classes"])
         model.palette = tuple((r, g, b) for r, g, b in info["palette"])
-    except (KeyError, TypeError) as error:
+    except SegContextError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not describe a network that can be built ({error!r}).") from error
     if evaluation_iterations is not None:
         units = [module for module in model.modules() if isinstance(module, EMA)]
@@ -258,6 +260,17 @@ def load_tensors(model: Segmenter, tensors: Mapping[str, Tensor], *, source: str
         listed = "\n  ".join(problems[:12] + ([f"… and {len(problems) - 12} more"] if len(problems) > 12 else []))
         raise CheckpointError(f"{source} does not fit this network:\n  {listed}")
     model.load_state_dict({**own, **given})
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file that is no safetensors file begins like a pickle or a zip archive of one."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    # A cut safetensors file may begin with the same bytes, its length, but a brace always follows.
+    return start[8:] != b"{" and (start[:1] == b"\x80" or start[:2] == b"PK")
 
 
 def _plain(value: Any) -> Any:

@@ -86,7 +86,7 @@ def _parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-class _Formatter(jsonargparse.DefaultHelpFormatter):  # type: ignore[misc]
+class _Formatter(jsonargparse.DefaultHelpFormatter):
     """Keeps the line breaks of the description."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -189,7 +189,9 @@ def _load(given: dict[str, Any]) -> Any:
 def _protocol(given: dict[str, Any]) -> Any:
     from segcontext.inference import Protocol
 
-    keys: dict[str, Any] = {key: given.pop(key) for key in ("mode", "overlap", "average", "padding", "flip") if key in given}
+    keys: dict[str, Any] = {
+        key: given.pop(key) for key in ("mode", "overlap", "average", "padding", "flip") if key in given
+    }
     if "scales" in given:
         keys["scales"] = tuple(given.pop("scales"))
     if "window" in given:
@@ -211,7 +213,7 @@ def _evaluate(given: dict[str, Any], console: Console) -> int:
         raise RecipeError("Say what to evaluate on: --data FOLDER, or --data demo.")
     out = Path(given.pop("out", run / "evaluation" if run.is_dir() else f"{run.stem}-evaluation"))
     overwrite = given.pop("overwrite", False)
-    if out.exists() and any(out.iterdir()) and not overwrite:
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
         from segcontext.errors import OutputExists
 
         raise OutputExists(f"{out} is not empty: choose another folder (--out), or allow overwriting (--overwrite).")

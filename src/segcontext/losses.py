@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from segcontext.ops.precision import widen
+
 __all__ = ["OHEM", "LossSum", "cross_entropy", "valid_weight"]
 
 
@@ -56,9 +58,9 @@ def cross_entropy(
         The sum and the weight; their quotient is `torch.nn.functional.cross_entropy`. A crop of nothing but void
         gives zero for both, with a gradient of zero.
     """
-    total = F.cross_entropy(
-        logits.float(), target.long(), weight=class_weights, ignore_index=ignore_index, reduction="sum"
-    )
+    logits = widen(logits)
+    weights = None if class_weights is None else class_weights.to(logits.dtype)
+    total = F.cross_entropy(logits, target.long(), weight=weights, ignore_index=ignore_index, reduction="sum")
     return LossSum(total, valid_weight(target, class_weights=class_weights, ignore_index=ignore_index))
 
 
@@ -113,7 +115,7 @@ class OHEM:
         with torch.no_grad():
             valid = target != self.ignore_index
             index = torch.where(valid, target, 0).long()[:, None]
-            probability = logits.float().softmax(1).gather(1, index).squeeze(1)
+            probability = widen(logits).softmax(1).gather(1, index).squeeze(1)
             limit = self._limit(probability[valid])
             kept = torch.where(valid & (probability <= limit), target, self.ignore_index)
         return cross_entropy(logits, kept, class_weights=self.class_weights, ignore_index=self.ignore_index)

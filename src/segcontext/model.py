@@ -61,7 +61,8 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scales, centres and orders the channels."""
-        x = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
+        x = images.to(self.mean.dtype)
+        x = x / 255 if images.dtype == torch.uint8 else x
         x = (x - self.mean) / self.std
         return x.flip(1) if self.bgr else x
 
@@ -232,10 +233,12 @@ class Segmenter(nn.Module):
             An `Output` in every mode; `Output.logits` is (B, classes, H, W).
 
         Raises:
-            ShapeError: for anything that is not a batch of three-channel images.
+            ShapeError: for anything that is not a batch of three-channel images, in uint8 or floats.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"Expected images (B, 3, H, W), RGB, but they are {tuple(images.shape)}.")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ShapeError(f"Expected images in uint8 (0..255) or floats in [0, 1], but they are {images.dtype}.")
         features: Features = self.backbone(self.normalize(images))
         reduced = self.reduce(features.deep)
         local = features.deep if self.local == "deep" else reduced

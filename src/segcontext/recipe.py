@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +16,25 @@ import yaml
 from segcontext.errors import RecipeError, nearest
 
 __all__ = ["Recipe"]
+
+NOT_NEGATIVE = (
+    "steps",
+    "epochs",
+    "scale_step",
+    "color_jitter",
+    "momentum",
+    "weight_decay",
+    "power",
+    "warmup",
+    "head_lr_factor",
+    "bias_lr_factor",
+    "clip_gradient",
+    "ohem_min_kept",
+    "auxiliary_weight",
+    "val_every",
+    "val_limit",
+    "workers",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,17 +168,19 @@ class Recipe:
         for name in hints:
             object.__setattr__(self, name, _coerce(name, getattr(self, name), hints[name]))
         crop = self.crop if isinstance(self.crop, list) else [self.crop]
+        negative = [name for name in NOT_NEGATIVE if not getattr(self, name) >= 0]
         checks = (
+            (not negative, f"{', '.join(negative)} cannot be negative"),
             (self.steps > 0 or self.epochs > 0, "steps, or epochs with steps: 0, must be above 0"),
             (self.batch > 0 and self.accumulate > 0 and self.devices > 0, "batch, accumulate and devices start at 1"),
             (self.batch % (self.accumulate * self.devices) == 0, "batch must be a multiple of accumulate × devices"),
             (len(crop) in (1, 2) and min(crop) > 0, "crop must be one side, or height and width, in pixels"),
             (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1], "scale must be [smallest, largest], above 0"),
             (0 <= self.flip <= 1, "flip is a probability"),
-            (self.lr > 0, "lr must be above 0"),
+            (0 < self.lr < math.inf, "lr must be above 0"),
+            (0 <= self.bn_momentum <= 1, "bn_momentum is the share of the new statistics, from 0 to 1"),
             (0 <= self.weight_averaging < 1, "weight_averaging is a decay from 0 to below 1"),
             (0 < self.ohem_threshold <= 1, "ohem_threshold is a probability above 0"),
-            (min(self.val_every, self.val_limit, self.warmup, self.workers) >= 0, "counts cannot be negative"),
             (self.checkpoint_every > 0, "checkpoint_every must be at least 1"),
         )
         for holds, rule in checks:
@@ -270,16 +293,25 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     if origin is list and isinstance(value, list | tuple):
         return [_coerce(name, item, options[0]) for item in value]
     if origin is dict and (isinstance(value, Mapping) or value is None):
-        return dict(value or {})
+        return _lists(value or {})
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)
         except ValueError:
             pass
+    if hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     exact = {int: int, bool: bool, str: str, types.NoneType: types.NoneType}.get(hint)
     if exact is not None and isinstance(value, exact) and not (hint is int and isinstance(value, bool)):
         return value
     raise RecipeError(f"{name} cannot be {value!r}; expected {_describe(hint)}.")
+
+
+def _lists(value: Any) -> Any:
+    """The same value with lists for tuples, as YAML gives it back."""
+    if isinstance(value, Mapping):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _describe(hint: Any) -> str:

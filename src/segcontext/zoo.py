@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from segcontext import aggregation as aggregations
 from segcontext import distribution as distributions
-from segcontext.backbone import Backbone
+from segcontext.backbone import Backbone, is_resnet
 from segcontext.errors import RecipeError, nearest
 from segcontext.layers import ConvNormAct
 from segcontext.model import Arrangement, AuxiliaryHead, Decoder, LocalInput, Normalize, Segmenter, SkipInput
@@ -50,6 +51,12 @@ DISTRIBUTIONS: Mapping[str, type[nn.Module]] = {
     "mask": distributions.MaskDistribution,
     "affinity": distributions.AffinityDistribution,
 }
+
+
+_BACKBONE_OPTIONS = ("first_block", "dilations", "ceil_mode", "bn_momentum")
+
+
+_RESNET_ONLY = ("multi_grid", "backbone_options")
 
 
 class SegmenterOptions(TypedDict, total=False):
@@ -114,8 +121,9 @@ def segmenter(
         output_stride: 8, 16 or 32; a backbone that cannot change its stride keeps its own.
         pretrained: whether ImageNet weights are fetched from the hub.
         weights: a local weight file to use instead.
-        multi_grid: dilation factors of the last stage's blocks, such as (1, 2, 4).
-        backbone_options: further options of `Backbone`.
+        multi_grid: dilation factors of the last stage's blocks, such as (1, 2, 4). The named networks that have it
+            do without on backbones that are no ResNets.
+        backbone_options: further options of `Backbone`: first_block, dilations, ceil_mode, bn_momentum.
         aggregation: ``"none"``, ``"psp"``, ``"aspp"``, ``"non_local"``, ``"cgnl"``, ``"psa"``, ``"a2"``, ``"ema"``,
             or the dotted path of a class of your own.
         aggregation_options: options of that class.
@@ -143,7 +151,8 @@ def segmenter(
         RecipeError: for an unknown name or option; it names the nearest right one.
         PretrainedUnavailable: where pretrained weights cannot be fetched.
     """
-    options = {name: value for name, value in locals().items() if name != "num_classes"}
+    options = copy.deepcopy({name: value for name, value in locals().items() if name != "num_classes"})
+    _check_names("backbone option", backbone_options or {}, _BACKBONE_OPTIONS)
     trunk = Backbone(
         backbone,
         output_stride=output_stride,
@@ -377,7 +386,8 @@ def galdnet_v1(
     """GALDNet v1 (Li et al. 2019 BMVC): CGNL on a map downsampled by two, LDv1, fused with the deep features.
 
     Note:
-        The mask's residual is the published block's, which adds the aggregated features once more than eq. 2, since
+        Dilations (every block of the last two stages; 4, 8, 16 in the last) and the max-pool that rounds up are the
+        published code's. So is the mask's residual, which adds the aggregated features once more than eq. 2, since
         the reported results come from that code; ``distribution_options={"residual": "paper"}`` gives eq. 2.
     """
     return _preset(
@@ -392,6 +402,7 @@ def galdnet_v1(
         skip="deep",
         auxiliary=True,
         multi_grid=(1, 2, 4),
+        backbone_options={"first_block": "same", "ceil_mode": True},
     )
 
 
@@ -403,7 +414,11 @@ def galdnet_v2(
     pretrained: bool = True,
     **options: Unpack[SegmenterOptions],
 ) -> Segmenter:
-    """GALDNet v2 (Li et al. 2021): ASPP on the deep features, LDv2, fused with the deep features."""
+    """GALDNet v2 (Li et al. 2021): ASPP on the deep features, LDv2, fused with the deep features.
+
+    Note:
+        No code of v2 was published; the backbone's dilations are those of the authors' code of v1.
+    """
     return _preset(
         num_classes,
         (backbone, output_stride, pretrained),
@@ -415,6 +430,7 @@ def galdnet_v2(
         skip="deep",
         auxiliary=True,
         multi_grid=(1, 2, 4),
+        backbone_options={"first_block": "same", "ceil_mode": True},
     )
 
 
@@ -457,6 +473,7 @@ def build(model: str, num_classes: int, options: Mapping[str, Any] | None = None
     """
     if model not in BUILDERS:
         raise RecipeError(f"There is no model '{model}'.{nearest(model, BUILDERS)} Known: {', '.join(BUILDERS)}.")
+    _check_names("model option", options or {}, option_names())
     return BUILDERS[model](num_classes, **dict(options or {}))
 
 
@@ -467,9 +484,13 @@ def option_names() -> tuple[str, ...]:
 
 def _preset(num_classes: int, trunk: tuple[str, int, bool], options: SegmenterOptions, **preset: Any) -> Segmenter:
     """`segmenter` with a network's settings below the caller's options."""
-    for name in options:
-        if name not in option_names():
-            raise RecipeError(f"There is no model option '{name}'.{nearest(name, option_names())}")
+    _check_names("model option", options, option_names())
+    backbone, output_stride, pretrained = trunk
+    if not is_resnet(backbone):
+        # The settings of the papers' ResNets mean nothing to other families; asked for expressly, they are refused.
+        preset = {name: value for name, value in preset.items() if name not in _RESNET_ONLY}
+    elif "dilations" in (options.get("backbone_options") or {}):
+        preset.pop("multi_grid", None)
     merged: dict[str, Any] = {**preset, **options}
     for part in ("aggregation", "distribution"):
         # A part's options are that part's own: another part in its place starts from its own defaults.
@@ -478,7 +499,6 @@ def _preset(num_classes: int, trunk: tuple[str, int, bool], options: SegmenterOp
             merged[f"{part}_options"] = {**own, **(given or {})}  # type: ignore[dict-item]
         elif f"{part}_options" not in options:
             merged.pop(f"{part}_options", None)
-    backbone, output_stride, pretrained = trunk
     return segmenter(num_classes, backbone=backbone, output_stride=output_stride, pretrained=pretrained, **merged)
 
 
@@ -491,12 +511,19 @@ def _make(
 ) -> nn.Module:
     """One part by its name or dotted class path, with an error that names the nearest right option."""
     part = known.get(name) or _imported(kind, name, known)
-    accepted = list(inspect.signature(part).parameters)[len(arguments) :]
-    for option in options or {}:
-        if option not in accepted:
-            hint = nearest(option, accepted) or f" It takes: {', '.join(accepted) or 'no options'}."
-            raise RecipeError(f"{kind} '{name}' has no option '{option}'.{hint}")
-    return part(*arguments, **(options or {}))
+    given = dict(options or {})
+    _check_names(f"option of {kind} '{name}'", given, list(inspect.signature(part).parameters)[len(arguments) :])
+    try:
+        return part(*arguments, **given)
+    except TypeError as error:
+        raise RecipeError(f"{kind} '{name}' cannot be built with the options {given}: {error}.") from error
+
+
+def _check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            hint = nearest(name, known) or f" Known: {', '.join(known) or 'none'}."
+            raise RecipeError(f"There is no {what} called '{name}'.{hint}")
 
 
 def _imported(kind: str, name: str, known: Mapping[str, type[nn.Module]]) -> type[nn.Module]:
@@ -507,7 +534,7 @@ def _imported(kind: str, name: str, known: Mapping[str, type[nn.Module]]) -> typ
         )
     try:
         part = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise RecipeError(f"{kind} '{name}' cannot be imported: {error}.") from error
     if not (isinstance(part, type) and issubclass(part, nn.Module)):
         raise RecipeError(f"{kind} '{name}' must be a class derived from torch.nn.Module.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from segcontext.errors import RecipeError
+from segcontext.errors import RecipeError, nearest
 from segcontext.ops.em_attention import BasesNorm, EMGradient, EMKernel, em_attention
 from segcontext.pooled_norm import PooledNorm
 from segcontext.types import Context, Responsibilities
@@ -51,7 +51,7 @@ class EMA(nn.Module):
         (B, C, h, w) to (B, C, h, w).
 
     Raises:
-        RecipeError: where options contradict each other.
+        RecipeError: for an unknown option, or options that contradict each other.
 
     Note:
         With ``gradient="none"``, the published behaviour, ``conv1`` never receives a gradient; it is frozen here so
@@ -80,8 +80,15 @@ class EMA(nn.Module):
         gradient: EMGradient | None = None,
     ) -> None:
         super().__init__()
-        if upkeep not in ("moving_average", "learned", "fixed"):
-            raise RecipeError(f"upkeep must be moving_average, learned or fixed, not {upkeep!r}.")
+        for option, value, known in (
+            ("upkeep", upkeep, get_args(BasesUpkeep)),
+            ("norm", norm, get_args(BasesNorm)),
+            ("kernel", kernel, get_args(EMKernel)),
+            ("gradient", gradient or "none", get_args(EMGradient)),
+        ):
+            if value not in known:
+                hint = nearest(str(value), known)
+                raise RecipeError(f"{option} must be one of {', '.join(known)}, not {value!r}.{hint}")
         if not 0 <= momentum <= 1:
             raise RecipeError(f"momentum is the share of the old bases that stays, 0 to 1, not {momentum}.")
         if num_bases < 1 or min(iterations, evaluation_iterations or 0) < 0:

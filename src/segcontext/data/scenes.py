@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from segcontext.data._scene_street import Street
 from torchvision import tv_tensors
 
+from segcontext.data._scene_street import Street
 from segcontext.data.dataset import Dataset, Item
 from segcontext.errors import RecipeError
 from segcontext.types import Sample

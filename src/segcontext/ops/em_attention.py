@@ -130,7 +130,10 @@ def em_attention(
         raise ValueError(f"iterations must be 0 or more, not {iterations}")
     if gradient not in ("none", "last", "all"):
         raise ValueError(f"gradient must be none, last or all, not {gradient!r}")
-    if x.ndim != 3 or bases.ndim not in (2, 3) or x.shape[-1] != bases.shape[-1]:
+    if norm not in ("l2", "layer_norm", "none"):
+        raise ValueError(f"norm must be l2, layer_norm or none, not {norm!r}")
+    fits = x.ndim == 3 and (bases.ndim == 2 or (bases.ndim == 3 and bases.shape[0] == x.shape[0]))
+    if not fits or x.shape[-1] != bases.shape[-1]:
         raise ValueError(
             "expected x (B, N, C) and bases (K, C) or (B, K, C), "
             f"but they are {tuple(x.shape)} and {tuple(bases.shape)}"
@@ -167,6 +170,4 @@ def _maximize(x: Tensor, responsibilities: Tensor, mass: Tensor, bases: Tensor, 
         means = means / (means.norm(dim=-1, keepdim=True) + eps)
     elif norm == "layer_norm":
         means = F.layer_norm(means, means.shape[-1:])
-    elif norm != "none":
-        raise ValueError(f"norm must be l2, layer_norm or none, not {norm!r}")
     return torch.where((mass > eps).unsqueeze(-1), means, bases)

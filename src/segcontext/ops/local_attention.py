@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segcontext.ops.precision import widen
+
 __all__ = ["local_attention"]
 
 
@@ -39,7 +41,7 @@ def local_attention(
         ValueError: where `kernel_size` is even, `dilation` is below 1, or the maps do not fit together.
 
     Note:
-        The paper's equations have no scale; s = 1 is that. The softmax is taken in float32 or wider.
+        The paper's equations have no scale; s = 1 is that. Products, softmax and sums are taken in float32 or wider.
 
     Example:
         >>> import torch
@@ -65,20 +67,16 @@ def local_attention(
     reach = kernel_size // 2 * dilation
     offsets = range(0, 2 * reach + 1, dilation)
     padding = (reach, reach, reach, reach)
-    keys, values = F.pad(key, padding), F.pad(value, padding)
+    # A wide query makes each product wide too, without copies of the keys.
+    query, keys, values = widen(query), F.pad(key, padding), F.pad(value, padding)
     with torch.autocast(query.device.type, enabled=False):
         # One shift at a time: the k² windows are views of the padded map, never copies of it.
         logits = torch.stack(
-            [_dot(query, keys[:, :, y : y + height, x : x + width]) for y in offsets for x in offsets], dim=1
+            [(query * keys[:, :, y : y + height, x : x + width]).sum(1) for y in offsets for x in offsets], dim=1
         )
-        weights = (scale * logits).softmax(1).to(value.dtype)
-        out = torch.zeros_like(value)
+        weights = (scale * logits).softmax(1)
+        out = torch.zeros_like(value, dtype=weights.dtype)
         windows = ((y, x) for y in offsets for x in offsets)
         for n, (y, x) in enumerate(windows):
             out = out + weights[:, n, None] * values[:, :, y : y + height, x : x + width]
-    return out
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Σ over channels in at least float32, (B, h, w)."""
-    return (a * b).sum(1, dtype=torch.float64 if a.dtype == torch.float64 else torch.float32)
+    return out.to(value.dtype)

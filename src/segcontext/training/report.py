@@ -20,7 +20,9 @@ from segcontext.training.state import Progress
 __all__ = ["draw_curves", "write_report"]
 
 
-def write_report(folder: Path, recipe: Recipe, progress: Progress, val: Dataset, *, console: Console) -> Evaluation:
+def write_report(
+    folder: Path, recipe: Recipe, progress: Progress, val: Dataset, *, console: Console, primary: bool = True
+) -> Evaluation:
     """Evaluates the best weights once more, with tables and pictures, and writes ``report.md``.
 
     Args:
@@ -29,6 +31,7 @@ def write_report(folder: Path, recipe: Recipe, progress: Progress, val: Dataset,
         progress: how far it came.
         val: the validation split.
         console: where progress is shown.
+        primary: whether this process writes; every process of a distributed run evaluates its share.
 
     Returns:
         The evaluation.
@@ -38,6 +41,8 @@ def write_report(folder: Path, recipe: Recipe, progress: Progress, val: Dataset,
     found = evaluate(
         model, val, device=device, limit=recipe.val_limit or None, console=console, progress=not console.quiet
     )
+    if not primary:
+        return found
     found.save(folder / "validation", overwrite=True)
     draw_curves(folder / "metrics.csv", folder / "curves.png")
     parameters = sum(parameter.numel() for parameter in model.parameters())

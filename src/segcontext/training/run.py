@@ -23,6 +23,7 @@ from torch import Tensor
 from segcontext.checkpoint import load_tensors, read_state, weight_file
 from segcontext.data import Dataset, class_frequencies, class_weights, open_dataset
 from segcontext.errors import OutputExists, RecipeError
+from segcontext.model import Normalize
 from segcontext.recipe import Recipe
 from segcontext.training.callbacks import Bar, Keeper, Log
 from segcontext.training.report import write_report
@@ -107,14 +108,16 @@ def train(
         _start_from(task, recipe)
     if _is_primary() and not resumable:
         _prepare(folder, recipe, overwrite=overwrite or resume)
-    mean = task.model.normalize.mean.flatten().tolist()  # type: ignore[union-attr,operator]
+    normalize = task.model.normalize
+    assert isinstance(normalize, Normalize)
+    mean = normalize.mean.flatten().tolist()
     streams = Streams(
         recipe,
         data,
         val,
         progress,
         val_every=every,
-        pad_value=tuple(round(255 * value) for value in mean),  # type: ignore[arg-type]
+        pad_value=tuple(round(255 * value) for value in mean),
     )
     stretches = 0
     step = progress.step
@@ -130,8 +133,8 @@ def train(
             trainer.validate(task, datamodule=streams, verbose=False)
         if stretches:
             trainer.fit(_resuming(task, state), datamodule=streams)
-    if trainer.is_global_zero:
-        write_report(folder, recipe, progress, val, console=console)
+    trainer.strategy.barrier("segcontext.report")
+    write_report(folder, recipe, progress, val, console=console, primary=trainer.is_global_zero)
     return Result(folder, progress.step, progress.best, progress.best_step, progress.seconds)
 
 
@@ -142,7 +145,7 @@ def _make_task(recipe: Recipe, dataset: Dataset, total: int) -> Task:
         model = build(recipe.model, len(dataset.classes), recipe.network())
     model.classes, model.palette = tuple(dataset.classes), tuple(dataset.palette)
     if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return Task(model, recipe, total_steps=total, class_weights=_weights(recipe, dataset))
 
 
