@@ -173,7 +173,10 @@ class Recipe:
             (not negative, f"{', '.join(negative)} cannot be negative"),
             (self.steps > 0 or self.epochs > 0, "steps, or epochs with steps: 0, must be above 0"),
             (self.batch > 0 and self.accumulate > 0 and self.devices > 0, "batch, accumulate and devices start at 1"),
-            (self.batch % (self.accumulate * self.devices) == 0, "batch must be a multiple of accumulate × devices"),
+            (
+                self.batch % (self.accumulate * self.devices or 1) == 0,
+                "batch must be a multiple of accumulate × devices",
+            ),
             (len(crop) in (1, 2) and min(crop) > 0, "crop must be one side, or height and width, in pixels"),
             (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1], "scale must be [smallest, largest], above 0"),
             (0 <= self.flip <= 1, "flip is a probability"),

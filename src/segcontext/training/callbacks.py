@@ -111,7 +111,8 @@ class Keeper(pl.Callback):
         self._save(trainer, pl_module)
 
     def _save(self, trainer: pl.Trainer, task: Task) -> None:
-        if self._saved == task.step:
+        # A validation that a stop had cut short is done over before there is an optimizer; its state is on disk.
+        if self._saved == task.step or not trainer.optimizers:
             return
         self.progress.step = task.step
         now = time.monotonic()

@@ -1,0 +1,258 @@
+"""A whole run: what it leaves, and that stopping, resuming and splitting the work change nothing."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from segcontext import Recipe, load_model
+from segcontext.checkpoint import read_state
+from segcontext.errors import OutputExists, RecipeError, TrainingDiverged
+from segcontext.training import TrainingInterrupted, train
+from segcontext.training import callbacks as callbacks_module
+
+BASE = {
+    "data": "demo",
+    "model": "segmenter",
+    "backbone": "test_resnet",
+    "pretrained": False,
+    "output_stride": 16,
+    "aggregation": "ema",
+    "aggregation_options": {"num_bases": 4},
+    "distribution": "affinity",
+    "distribution_options": {"key_channels": 4, "value_channels": 8, "kernel_size": 3},
+    "model_options": {"reduce_channels": 8},
+    "steps": 6,
+    "batch": 4,
+    "crop": [48, 64],
+    "lr": 0.05,
+    "val_every": 3,
+    "val_limit": 2,
+    "checkpoint_every": 2,
+    "workers": 0,
+    "accelerator": "cpu",
+}
+
+
+def recipe(**changes):
+    return Recipe(**{**BASE, **changes})
+
+
+def tensors(folder, name="state.safetensors"):
+    return read_state(folder / name, kind="training" if name == "state.safetensors" else "model").tensors
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run, which others are compared with."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return train(recipe(), folder)
+
+
+def test_a_run_leaves_everything_to_repeat_and_to_use_it(whole):
+    folder = whole.folder
+    for name in (
+        "recipe.yaml",
+        "weights/best.safetensors",
+        "weights/last.safetensors",
+        "state.safetensors",
+        "metrics.csv",
+        "report.md",
+        "curves.png",
+        "validation/scores.json",
+        "validation/per_class.csv",
+        "validation/confusion.png",
+        "validation/pictures/overview.png",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert Recipe.load(folder / "recipe.yaml") == recipe()
+    info = read_state(folder / "weights/best.safetensors", kind="model").info
+    assert info["format_version"] == 1
+    assert info["classes"][0] == "Sky"
+    assert info["input"]["channel_order"] == "rgb"
+    assert info["input"]["padding"] == "none"
+    assert info["iterations"] == {"training": 3, "evaluation": 3}
+    assert [row["step"] for row in rows(folder) if row["val_miou"]] == ["3", "6"]
+    assert whole.step == 6
+    assert whole.best_step in (3, 6)
+    output = load_model(folder)(torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
+    assert output.logits.shape == (1, 9, 48, 64)
+
+
+def test_the_same_recipe_gives_the_same_weights(whole, tmp_path):
+    random_before = torch.get_rng_state()
+    train(recipe(), tmp_path / "again")
+    assert_same(tensors(whole.folder), tensors(tmp_path / "again"))
+    del random_before
+
+
+def test_the_worker_count_changes_nothing(whole, tmp_path):
+    train(recipe(workers=2), tmp_path / "workers")
+    assert_same(tensors(whole.folder), tensors(tmp_path / "workers"))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"weight_averaging": 0.9, "optimizer": "adamw", "lr": 1e-3}])
+def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, monkeypatch, stop, options):
+    """SIGTERM at any step: the step is finished, everything saved, and the end is bit for bit the same."""
+    want = whole.folder
+    if options:
+        want = tmp_path / "want"
+        train(recipe(**options), want)
+    original = callbacks_module.Log.on_train_batch_end
+
+    def and_stop(self, trainer, pl_module, *args):
+        original(self, trainer, pl_module, *args)
+        if pl_module.step == stop - 1 or (stop == 1 and pl_module.step == 1):
+            signal.raise_signal(signal.SIGTERM)
+
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks_module.Log, "on_train_batch_end", and_stop)
+        with pytest.raises(TrainingInterrupted, match="SIGTERM"):
+            train(recipe(**options), folder)
+    reached = read_state(folder / "state.safetensors", kind="training").info["progress"]["step"]
+    assert 0 < reached < 6
+    result = train(recipe(**options, workers=1), folder, resume=True)
+    assert result.step == 6
+    assert_same(tensors(want), tensors(folder))
+    assert_same(tensors(want, "weights/best.safetensors"), tensors(folder, "weights/best.safetensors"))
+    assert [row["step"] for row in rows(folder) if row["val_miou"]] == ["3", "6"]
+
+
+def test_a_kill_loses_at_most_the_steps_since_the_last_state(whole, tmp_path):
+    """SIGKILL between two states: the run goes on from the last one to the same end."""
+    folder = tmp_path / "killed"
+    code = (
+        "import os, signal, sys\n"
+        "from segcontext import Recipe\n"
+        "from segcontext.training import callbacks, train\n"
+        "from pathlib import Path\n"
+        "original = callbacks.Log.on_train_batch_end\n"
+        "def kill(self, trainer, task, *args):\n"
+        "    original(self, trainer, task, *args)\n"
+        "    if task.step == 5:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "callbacks.Log.on_train_batch_end = kill\n"
+        f"train(Recipe(**{recipe_literal()}), Path({str(folder)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert read_state(folder / "state.safetensors", kind="training").info["progress"]["step"] == 4
+    train(recipe(), folder, resume=True)
+    assert_same(tensors(whole.folder), tensors(folder))
+
+
+def recipe_literal():
+    return repr(BASE)
+
+
+def test_a_finished_run_resumes_to_itself(whole):
+    before = tensors(whole.folder)
+    assert train(recipe(), whole.folder, resume=True).step == 6
+    assert_same(before, tensors(whole.folder))
+
+
+def test_accumulation_changes_only_rounding(whole, tmp_path):
+    """With batch norm frozen, four images at once and two times two are the same step, bases included."""
+    options = {"freeze_bn": True, "steps": 3, "model_options": {"reduce_channels": 8, "dropout": 0.0}, "lr": 1e-3}
+    train(recipe(**options), tmp_path / "one")
+    train(recipe(**options, accumulate=2), tmp_path / "two")
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+    assert torch.equal(one["model.aggregation.bases"], one["model.aggregation.bases"])
+    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        if a["loss"]:
+            assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-4)
+
+
+def test_an_earlier_run_is_not_overwritten(whole, tmp_path):
+    with pytest.raises(OutputExists, match="--resume"):
+        train(recipe(), whole.folder)
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(OutputExists, match="no earlier run"):
+        train(recipe(), tmp_path, overwrite=True)
+    with pytest.raises(OutputExists):
+        train(recipe(), tmp_path, resume=True)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_resumed_run_cannot_become_another(whole):
+    with pytest.raises(RecipeError, match=r"lr: 0.05 → 0.1"):
+        train(recipe(lr=0.1), whole.folder, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"step \d+.*train/\d+.*lr") as caught:
+        train(recipe(lr=1e30), tmp_path / "diverged")
+    assert "--resume" in str(caught.value)
+
+
+def test_weights_of_another_run_start_one(whole, tmp_path):
+    result = train(recipe(init=str(whole.folder), steps=1, val_every=1, lr=1e-8), tmp_path / "tuned")
+    old, new = load_model(whole.folder), load_model(result.folder)
+    torch.testing.assert_close(new.classifier.weight, old.classifier.weight, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "ohem", "ohem_min_kept": 100},
+        {"class_weights": "median_frequency", "weight_averaging": 0.5},
+        {"precision": "bf16", "clip_gradient": 1.0, "color_jitter": 0.2},
+        {"model": "galdnet_v1", "model_options": {"reduce_channels": 16, "project_channels": 8, "fuse_channels": 8}},
+    ],
+)
+def test_every_switch_trains(tmp_path, options):
+    options = {**options, "aggregation": None, "aggregation_options": {}} if "model" in options else options
+    if "model" in options:
+        options |= {"distribution": None, "distribution_options": {}}
+    result = train(recipe(**options, steps=2, val_every=2), tmp_path / "run")
+    assert result.step == 2
+    assert torch.isfinite(torch.cat([p.flatten() for p in load_model(result.folder).parameters()])).all()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """The same global batch on one process and on two: losses and bases agree to rounding."""
+    options = {**BASE, "freeze_bn": True, "lr": 1e-3, "steps": 3, "model_options": {"reduce_channels": 8, "dropout": 0.0}}
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from segcontext import Recipe\n"
+        "from segcontext.training import train\n"
+        "if __name__ == '__main__':\n"
+        f"    train(Recipe(**{{**{options!r}, 'devices': int(sys.argv[1])}}), sys.argv[2])\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    for devices in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(script), devices, str(tmp_path / devices)],
+            capture_output=True, text=True, timeout=280, check=False, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    one, two = tensors(tmp_path / "1"), tensors(tmp_path / "2")
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+    for a, b in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
+        for key in ("loss", "val_miou"):
+            if a[key]:
+                assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-3)
