@@ -108,5 +108,6 @@ def demo(
         f"Validation mIoU [bold]{100 * result.best:.1f} %[/] after {result.seconds / 60:.1f} minutes.\n"
         f"Read {report}, and look at {result.folder / 'explained_00.png'}.",
         highlight=False,
+        soft_wrap=True,
     )
     return result

@@ -44,7 +44,7 @@ from segcontext.pictures import (
 )
 from segcontext.types import Sample
 
-__all__ = ["Evaluation", "SamplePicture", "evaluate"]
+__all__ = ["Evaluation", "SamplePicture", "evaluate", "spread"]
 
 FORMAT = 1
 TITLES = ("Image", "Truth", "Prediction", "Errors")
@@ -279,8 +279,7 @@ def evaluate(
         model.to(device)
     place = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     rank, world = _rank_and_world()
-    count = min(len(dataset), limit or len(dataset))
-    chosen = Subset(dataset, [index * len(dataset) // count for index in range(count)])
+    chosen = spread(dataset, limit)
     share = RankSlice(chosen, rank=rank, world=world)
     # Lists, because images of different sizes do not stack.
     loader = DataLoader(chosen, batch, sampler=share, num_workers=workers, collate_fn=list)
@@ -312,31 +311,50 @@ def evaluate(
         protocol=protocol,
         dataset=dataset.name,
         split=dataset.split,
-        images=count,
+        images=len(chosen),
         seconds=seconds,
         samples=tuple(kept),
     )
 
 
+def spread(dataset: Dataset, limit: int | None) -> Subset[Sample]:
+    """A few samples that stand for the whole.
+
+    Args:
+        dataset: the samples.
+        limit: how many, at most; `None` or 0 takes all.
+
+    Returns:
+        That many of them, in order and evenly spaced.
+    """
+    count = min(len(dataset), limit or len(dataset))
+    return Subset(dataset, [index * len(dataset) // count for index in range(count)])
+
+
 def _check_classes(model: nn.Module, dataset: Dataset) -> None:
-    """Refuses data of other classes than the model's; capitals, spaces and underscores make no difference."""
+    """Refuses data of other classes than the model's."""
     trained = tuple(cast(tuple[str, ...], getattr(model, "classes", ())))
     count = int(cast(int, getattr(model, "num_classes", len(trained))))
     given = tuple(dataset.classes)
-    same = [re.sub(r"[\W_]+", "", name).casefold() for name in trained]
-    other = [re.sub(r"[\W_]+", "", name).casefold() for name in given]
+    same, other = plain_names(trained), plain_names(given)
     if count == len(given) and (not trained or same == other):
         return
     hint = "Evaluate on the data set that the model was trained for, or name its classes as the model does."
     if sorted(same) == sorted(other):
         hint = "The names are the same, but in another order: bring the data set's classes into the model's order."
     raise DataError(
-        f"The model was trained on {count} classes ({_listing(trained) or 'unnamed'}), but {dataset.name} has "
-        f"{len(given)} ({_listing(given)}). {hint}"
+        f"The model was trained on {count} classes ({listing(trained) or 'unnamed'}), but {dataset.name} has "
+        f"{len(given)} ({listing(given)}). {hint}"
     )
 
 
-def _listing(names: Sequence[str]) -> str:
+def plain_names(names: Iterable[str]) -> list[str]:
+    """Class names as they are compared: capitals, spaces and underscores make no difference."""
+    return [re.sub(r"[\W_]+", "", name).casefold() for name in names]
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first dozen class names, in one line."""
     return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
 
 

@@ -114,6 +114,8 @@ def predict_files(
                 results.append(FilePrediction(plan.source, error=error))
             failed = sum(result.error is not None for result in results)
             bar.update(task, advance=1, note=f"{failed} unreadable" if failed else "")
+    if len(results) == 1 and results[0].error is not None:
+        raise results[0].error
     if all(result.error is not None for result in results):
         raise SampleError(f"None of the {len(results)} images could be read. The first: {results[0].error}")
     return results
@@ -230,7 +232,7 @@ def _refuse_clashes(planned: Sequence[FilePrediction], *, overwrite: bool) -> No
     if existing and not overwrite:
         shown = ", ".join(str(path) for path in existing[:3]) + (", …" if len(existing) > 3 else "")
         raise OutputExists(
-            f"{len(existing)} outputs are already there: {shown}. "
+            f"{len(existing)} {'output is' if len(existing) == 1 else 'outputs are'} already there: {shown}. "
             "Nothing was predicted. Choose another output folder, or allow overwriting (overwrite=True, --overwrite)."
         )
 

@@ -60,8 +60,8 @@ class Recipe:
         model_options: further options of the network, such as {reduce_channels: 256, auxiliary: true}.
         init: a run folder or weight file of segcontext to start from.
         init_classifier: whether the classifiers are taken from `init` too; false where the classes differ.
-        steps: optimizer steps; 0 takes `epochs`.
-        epochs: passes over the training split, where `steps` is 0.
+        steps: optimizer steps.
+        epochs: passes over the training split; above 0 they count instead of `steps`.
         batch: images in one optimizer step, over all processes and micro-batches together.
         accumulate: micro-batches that one optimizer step is split into, to save memory.
         crop: crop of the training images, in pixels: one side, or height and width.
@@ -95,7 +95,7 @@ class Recipe:
         precision: ``32`` or ``bf16``.
         channels_last: whether maps are stored channels-last.
         val_every: steps between validations; 0 validates ten times.
-        val_limit: validate on the first images only; 0 takes all.
+        val_limit: validate on this many images, spread over the split; 0 takes all.
         checkpoint_every: steps between saved training states.
         seed: of every random draw.
         workers: processes that load data, for each training process.
@@ -171,7 +171,7 @@ class Recipe:
         negative = [name for name in NOT_NEGATIVE if not getattr(self, name) >= 0]
         checks = (
             (not negative, f"{', '.join(negative)} cannot be negative"),
-            (self.steps > 0 or self.epochs > 0, "steps, or epochs with steps: 0, must be above 0"),
+            (self.steps > 0 or self.epochs > 0, "steps or epochs must be above 0"),
             (self.batch > 0 and self.accumulate > 0 and self.devices > 0, "batch, accumulate and devices start at 1"),
             (
                 self.batch % (self.accumulate * self.devices or 1) == 0,

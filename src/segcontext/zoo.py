@@ -54,8 +54,6 @@ DISTRIBUTIONS: Mapping[str, type[nn.Module]] = {
 
 
 _BACKBONE_OPTIONS = ("first_block", "dilations", "ceil_mode", "bn_momentum")
-
-
 _RESNET_ONLY = ("multi_grid", "backbone_options")
 
 
@@ -486,12 +484,14 @@ def _preset(num_classes: int, trunk: tuple[str, int, bool], options: SegmenterOp
     """`segmenter` with a network's settings below the caller's options."""
     _check_names("model option", options, option_names())
     backbone, output_stride, pretrained = trunk
-    if not is_resnet(backbone):
+    of_backbone = options.get("backbone_options") or {}
+    if not is_resnet(backbone) or "dilations" in of_backbone:
         # The settings of the papers' ResNets mean nothing to other families; asked for expressly, they are refused.
+        # Dilations block by block leave nothing of them to say.
         preset = {name: value for name, value in preset.items() if name not in _RESNET_ONLY}
-    elif "dilations" in (options.get("backbone_options") or {}):
-        preset.pop("multi_grid", None)
     merged: dict[str, Any] = {**preset, **options}
+    if "backbone_options" in preset:
+        merged["backbone_options"] = {**preset["backbone_options"], **of_backbone}
     for part in ("aggregation", "distribution"):
         # A part's options are that part's own: another part in its place starts from its own defaults.
         if merged.get(part) == preset.get(part):

@@ -116,8 +116,8 @@ class EMA(nn.Module):
         self.relu = nn.ReLU()
         # Kaiming's fan-out, as ResNets start. PyTorch's own start is √6 smaller, and with it the inner products with
         # bases of unit length stay so near each other that all bases become one; conv1 cannot learn its way out.
-        for conv in (self.conv1, self.conv2[0]):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+        for weight in (self.conv1.weight, next(self.conv2.parameters())):
+            nn.init.kaiming_normal_(weight, mode="fan_out")
         if self.gradient == "none":
             self.conv1.requires_grad_(False)
         # Kaiming's fan-out over the K bases, then unit length: §5.2 with the published code's initialisation.

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
+from torch import Tensor
 
 from segcontext.checkpoint import load_model
 from segcontext.data import Dataset
@@ -39,7 +40,13 @@ def write_report(
     model = load_model(folder, which="best")
     device = "cuda" if torch.cuda.is_available() and recipe.accelerator != "cpu" else "cpu"
     found = evaluate(
-        model, val, device=device, limit=recipe.val_limit or None, console=console, progress=not console.quiet
+        model,
+        val,
+        device=device,
+        limit=recipe.val_limit or None,
+        precision="bf16" if recipe.precision == "bf16" else None,
+        console=console,
+        progress=primary and not console.quiet,
     )
     if not primary:
         return found
@@ -49,7 +56,7 @@ def write_report(
     images = recipe.batch * progress.step
     keys = "\n".join(f"| {key} | {value} |" for key, value in dataclasses.asdict(recipe).items())
     classes = "\n".join(
-        f"| {name} | {100 * iou:.1f} | {100 * accuracy:.1f} |"
+        f"| {name} | {_percent(iou)} | {_percent(accuracy)} |"
         for name, iou, accuracy in zip(found.classes, found.scores.iou, found.scores.accuracy, strict=True)
     )
     text = f"""# {recipe.model} on {found.dataset}
@@ -77,13 +84,13 @@ output stride {model.backbone.output_stride}.
 
 ```python
 import segcontext
-model = segcontext.load_model("{folder.name}")
+model = segcontext.load_model("{folder}")
 prediction = segcontext.Predictor(model)("image.jpg")
 ```
 
 ```text
-segcontext predict {folder.name} image.jpg --out predictions
-segcontext evaluate {folder.name} --data FOLDER
+segcontext predict {folder} image.jpg --out predictions
+segcontext evaluate {folder} --data FOLDER
 ```
 
 ## Recipe
@@ -95,6 +102,10 @@ segcontext evaluate {folder.name} --data FOLDER
     with atomic_path(folder / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return found
+
+
+def _percent(share: Tensor) -> str:
+    return "–" if share.isnan() else f"{100 * share:.1f}"
 
 
 def draw_curves(metrics: Path, out: Path) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from segcontext.checkpoint import load_tensors, read_state, weight_file
 from segcontext.data import Dataset, class_frequencies, class_weights, open_dataset
-from segcontext.errors import OutputExists, RecipeError
+from segcontext.errors import CheckpointError, OutputExists, RecipeError
+from segcontext.evaluation import listing, plain_names
 from segcontext.model import Normalize
 from segcontext.recipe import Recipe
 from segcontext.training.callbacks import Bar, Keeper, Log
@@ -32,7 +33,7 @@ from segcontext.training.streams import Streams, next_validation
 from segcontext.training.task import Task
 from segcontext.zoo import build
 
-__all__ = ["Result", "train"]
+__all__ = ["Result", "is_primary", "train"]
 
 #: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
 EXECUTION_KEYS = frozenset({"workers", "devices", "accelerator", "checkpoint_every", "data"})
@@ -94,7 +95,7 @@ def train(
     resumable = resume and (folder / "state.safetensors").is_file()
     if resumable:
         _check_same(recipe, folder)
-    total = recipe.steps or max(1, math.ceil(recipe.epochs * len(data) / recipe.batch))
+    total = max(1, math.ceil(recipe.epochs * len(data) / recipe.batch)) if recipe.epochs else recipe.steps
     every = recipe.val_every or max(1, total // 10)
     devices, nodes = _processes(recipe)
     task = _make_task(recipe, data, total)
@@ -106,7 +107,7 @@ def train(
         task.step = progress.step
     elif recipe.init:
         _start_from(task, recipe)
-    if _is_primary() and not resumable:
+    if is_primary() and not resumable:
         _prepare(folder, recipe, overwrite=overwrite or resume)
     normalize = task.model.normalize
     assert isinstance(normalize, Normalize)
@@ -132,7 +133,12 @@ def train(
         ):
             trainer.validate(task, datamodule=streams, verbose=False)
         if stretches:
-            trainer.fit(_resuming(task, state), datamodule=streams)
+            try:
+                trainer.fit(_resuming(task, state), datamodule=streams)
+            except BaseException:
+                # After an error in a validation Lightning closes that alone; the training's readers would live on.
+                trainer.fit_loop.teardown()
+                raise
     trainer.strategy.barrier("segcontext.report")
     write_report(folder, recipe, progress, val, console=console, primary=trainer.is_global_zero)
     return Result(folder, progress.step, progress.best, progress.best_step, progress.seconds)
@@ -166,7 +172,13 @@ def _start_from(task: Task, recipe: Recipe) -> None:
     """Takes the weights of another run."""
     assert recipe.init is not None
     path = weight_file(recipe.init)
-    tensors, _ = read_state(path, kind="model")
+    tensors, info = read_state(path, kind="model")
+    trained, given = [str(name) for name in info.get("classes", ())], task.model.classes
+    if recipe.init_classifier and trained and plain_names(trained) != plain_names(given):
+        raise CheckpointError(
+            f"{path} was trained for {len(trained)} classes ({listing(trained)}), but the data have {len(given)} "
+            f"({listing(given)}). To take over everything but the classifiers, set init_classifier: false."
+        )
     skip = () if recipe.init_classifier else ("classifier.", "auxiliary.2.")
     load_tensors(task.model, tensors, source=str(path), skip=skip)
 
@@ -222,16 +234,25 @@ def _processes(recipe: Recipe) -> tuple[int, int]:
         raise RecipeError(
             f"batch ({recipe.batch}) must be a multiple of accumulate × processes ({recipe.accumulate} × {world})."
         )
+    gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    if gpus < local and (recipe.accelerator == "gpu" or (recipe.accelerator == "auto" and gpus)):
+        advice = f"devices: {gpus}, or accelerator: cpu" if gpus else "accelerator: cpu, or auto"
+        raise RecipeError(
+            f"The recipe asks for GPUs (accelerator: {recipe.accelerator}, devices: {local}), but PyTorch finds "
+            f"{gpus or 'none'} here. Set {advice}."
+        )
     return local, world // local
 
 
-def _is_primary() -> bool:
+def is_primary() -> bool:
     """Whether this process is the first of its run, also before Lightning has set up the others."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def _prepare(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise OutputExists(f"{folder} is a file, but a folder is needed for the run: choose another name.")
+    if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
             raise OutputExists(
                 f"{folder} is not empty. Go on with that run (--resume), choose another folder, or allow it to be "

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from segcontext.data import Dataset, PositionBatches, TrainingStream, TrainTransform, training_loader
+from segcontext.evaluation import spread
 from segcontext.metrics import RankSlice
 from segcontext.recipe import Recipe
 from segcontext.training.state import Progress
@@ -78,8 +79,7 @@ class Streams(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """This rank's share of the validation images, each at its own size, none twice."""
         assert self.trainer is not None
-        limit = self.recipe.val_limit
-        images: Any = Subset(self.val, range(min(limit, len(self.val)))) if limit else self.val
+        images = spread(self.val, self.recipe.val_limit)
         return DataLoader(
             images,
             batch_size=None,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -201,6 +202,10 @@ class Task(pl.LightningModule):
         """Sets the judged network to evaluation, which Lightning does only for its own modules."""
         self.judged.eval()
         self.matrix.reset()
+        if self.trainer.world_size > 1:
+            # Where batch norm is not synchronised each rank has statistics of its own; the first one's are saved.
+            for buffer in self.judged.buffers():
+                dist.broadcast(buffer, src=0)
 
     def on_validation_epoch_end(self) -> None:
         """Scores the matrix of all ranks."""

@@ -1,0 +1,333 @@
+import copy
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from segcontext.aggregation.ema import EMA
+from segcontext.errors import RecipeError
+from segcontext.model import update_bases
+from segcontext.ops.em_attention import em_attention
+
+CHANNELS, BASES = 8, 3
+
+
+def unit(*, training=True, **options):
+    torch.manual_seed(0)
+    return EMA(CHANNELS, num_bases=BASES, **options).train(training)
+
+
+def images(batch=4, *, size=(5, 6), seed=1):
+    return torch.randn(batch, CHANNELS, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def final_bases(module, x):
+    """What EM makes of the unit's bases on each image."""
+    with torch.no_grad():
+        return em_attention(module.conv1(x).flatten(2).mT, module.bases, iterations=module.iterations).bases
+
+
+def test_matches_the_paper_step_by_step():
+    module, x = unit(training=False).double(), images().double()
+    pixels = torch.einsum("oc,bchw->bhwo", module.conv1.weight[..., 0, 0], x) + module.conv1.bias
+    assert (pixels < 0).any()
+    again = em_attention(pixels.reshape(4, 30, CHANNELS), module.bases, iterations=3).reconstruction
+    again = again.reshape(4, 5, 6, CHANNELS).relu() @ module.conv2[0].weight[..., 0, 0].T
+    norm = module.conv2[1]
+    again = (again - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    wanted = (x + again.permute(0, 3, 1, 2)).relu()
+    torch.testing.assert_close(module(x).features, wanted)
+
+
+def test_the_bases_start_with_unit_length_and_live_in_the_state():
+    module = EMA(512)
+    assert module.bases.shape == (64, 512)
+    assert module.bases.dtype == torch.float32
+    torch.testing.assert_close(module.bases.norm(dim=1), torch.ones(64), rtol=1e-5, atol=0)
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if tensor.ndim}
+    assert shapes == {
+        "bases": (64, 512),
+        "conv1.weight": (512, 512, 1, 1),
+        "conv1.bias": (512,),
+        "conv2.0.weight": (512, 512, 1, 1),
+        **{f"conv2.1.{name}": (512,) for name in ("weight", "bias", "running_mean", "running_var")},
+    }
+
+
+@pytest.mark.parametrize("split", [[4], [1, 3], [1, 1, 1, 1]])
+def test_the_average_moves_once_per_step_whatever_the_micro_batches(split):
+    module, x = unit(), images()
+    start = module.bases.clone()
+    wanted = 0.9 * start + 0.1 * final_bases(module, x).mean(0)
+    for part in x.split(split):
+        module(part)
+        assert torch.equal(module.bases, start)
+    assert module.update_bases() == 0
+    torch.testing.assert_close(module.bases, wanted, rtol=1e-5, atol=1e-6)
+    moved = module.bases.clone()
+    assert module.update_bases() == 0
+    assert torch.equal(module.bases, moved)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.25, 1.0])
+def test_momentum_is_the_share_of_the_old_bases(momentum):
+    module, x = unit(momentum=momentum), images()
+    wanted = momentum * module.bases + (1 - momentum) * final_bases(module, x).mean(0)
+    module(x)
+    module.update_bases()
+    torch.testing.assert_close(module.bases, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_each_step_starts_counting_anew():
+    module, other = unit(), unit()
+    for seed in (1, 2):
+        module(images(seed=seed))
+        module.update_bases()
+    other(images(seed=1))
+    other.update_bases()
+    wanted = 0.9 * other.bases + 0.1 * final_bases(other, images(seed=2)).mean(0)
+    torch.testing.assert_close(module.bases, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_never_moves_the_bases():
+    module = unit(training=False)
+    start = module.bases.clone()
+    module(images())
+    module.update_bases()
+    assert torch.equal(module.bases, start)
+    # Nor does what evaluation saw count in the next training step.
+    module.train()(images(seed=2))
+    module.eval()(images(seed=3))
+    twin = unit()
+    twin(images(seed=2))
+    module.update_bases()
+    twin.update_bases()
+    assert torch.equal(module.bases, twin.bases)
+
+
+@pytest.mark.parametrize("upkeep", ["learned", "fixed"])
+def test_other_upkeeps_do_not_average(upkeep):
+    module = unit(upkeep=upkeep)
+    start = module.bases.detach().clone()
+    module(images())
+    assert module.update_bases() == 0
+    assert torch.equal(module.bases, start)
+    assert isinstance(module.bases, nn.Parameter) == (upkeep == "learned")
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_recomputed_activations_do_not_count_twice(use_reentrant):
+    module, plain = unit(gradient="all"), unit(gradient="all")
+    calls = []
+    module.conv1.register_forward_hook(lambda *_: calls.append(1))
+    x = images().requires_grad_()
+    checkpoint(lambda each: module(each).features, x, use_reentrant=use_reentrant).square().sum().backward()
+    assert len(calls) == 2
+    plain(x)
+    module.update_bases()
+    plain.update_bases()
+    assert torch.equal(module.bases, plain.bases)
+    # A count of eight images would move the bases as far, so a second step tells whether a rest was left behind.
+    for each in (module, plain):
+        each(images(seed=2))
+        each.update_bases()
+    assert torch.equal(module.bases, plain.bases)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_a_recomputed_part_weighs_no_more_than_the_rest_of_the_step(use_reentrant):
+    module, plain = unit(gradient="all"), unit(gradient="all")
+    x = images().requires_grad_()
+    checkpoint(lambda each: module(each).features, x[:1], use_reentrant=use_reentrant).sum().backward()
+    module(x[1:])
+    for part in x.split([1, 3]):
+        plain(part)
+    module.update_bases()
+    plain.update_bases()
+    assert torch.equal(module.bases, plain.bases)
+
+
+@pytest.mark.parametrize(
+    ("options", "learns"),
+    [({}, False), ({"gradient": "last"}, True), ({"gradient": "all"}, True), ({"upkeep": "learned"}, True)],
+)
+def test_conv1_is_frozen_exactly_where_no_gradient_reaches_it(options, learns):
+    module = unit(**options)
+    module(images()).features.square().sum().backward()
+    for parameter in module.conv1.parameters():
+        assert parameter.requires_grad == learns
+        assert (parameter.grad is not None) == learns
+    assert module.conv1.weight.grad is None or module.conv1.weight.grad.any()
+    if "upkeep" in options:
+        assert module.bases.grad.any()
+
+
+def test_training_and_evaluation_have_iterations_of_their_own():
+    module, x = unit(iterations=2, evaluation_iterations=5), images(1)
+    assert module(x, evidence=True).evidence.maps.shape == (2, 1, BASES, 5, 6)
+    maps, bases = module.eval()(x, evidence=True).evidence
+    assert maps.shape == (5, 1, BASES, 5, 6)
+    module.iterations = 5
+    torch.testing.assert_close(bases, final_bases(module, x))
+    assert unit(iterations=4).evaluation_iterations == 4
+    assert unit(iterations=4, evaluation_iterations=0).evaluation_iterations == 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evidence_sums_to_one_in_every_iteration_and_remakes_the_map(training):
+    module, x = unit(training=training, iterations=3), images()
+    evidence = module(x, evidence=True).evidence
+    torch.testing.assert_close(evidence.maps.sum(2), torch.ones(3, 4, 5, 6))
+    module.eval()
+    again = torch.einsum("bkhw,bkc->bchw", evidence.maps[-1], evidence.bases)
+    torch.testing.assert_close(module(x).features, (x + module.conv2(again.relu())).relu())
+
+
+def test_no_iterations_have_evidence_too():
+    module = unit(iterations=0)
+    maps, bases = module(images(), evidence=True).evidence
+    assert maps.shape == (1, 4, BASES, 5, 6)
+    assert torch.equal(bases, module.bases.expand(4, -1, -1))
+    start = module.bases.clone()
+    module.update_bases()
+    torch.testing.assert_close(module.bases, start)
+
+
+def test_bases_without_mass_are_counted_over_images_and_passes():
+    module, x = unit(lam=1e4), images(2).abs() + 1
+    with torch.no_grad():
+        module.conv1.weight.copy_(torch.eye(CHANNELS)[..., None, None])
+        module.conv1.bias.zero_()
+        module.bases[2] = -1
+    module(x)
+    module(x[:1])
+    # The two other bases share the pixels as they like, but nothing is left for the third one.
+    lost = [(em_attention(each.flatten(2).mT, module.bases, lam=1e4).mass <= 1e-6).sum() for each in (x, x[:1])]
+    assert lost[0] >= 2
+    assert module.update_bases() == sum(lost)
+    torch.testing.assert_close(module.bases[2], torch.full((CHANNELS,), -1.0))
+    assert module.update_bases() == 0
+
+
+def test_a_copy_keeps_what_the_step_has_seen():
+    module, x = unit(), images()
+    module(x[:2])
+    twin = copy.deepcopy(module)
+    for each in (module, twin):
+        each(x[2:])
+        each.update_bases()
+    assert torch.equal(module.bases, twin.bases)
+    assert not torch.equal(module.bases, unit().bases)
+    assert module.bases.data_ptr() != twin.bases.data_ptr()
+
+
+@pytest.mark.parametrize("upkeep", ["moving_average", "learned", "fixed"])
+def test_state_makes_a_round_trip_between_upkeeps(upkeep):
+    module = unit()
+    module(images())
+    module.update_bases()
+    other = EMA(CHANNELS, num_bases=BASES, upkeep=upkeep)
+    other.load_state_dict(module.state_dict(), strict=True)
+    torch.testing.assert_close(other.eval()(images()).features, module.eval()(images()).features)
+
+
+def test_bases_stay_wide_in_half_precision_training():
+    module = unit()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(images())
+    module.update_bases()
+    assert module.bases.dtype == torch.float32
+    plain = unit()
+    plain(images())
+    plain.update_bases()
+    torch.testing.assert_close(module.bases, plain.bases, rtol=0, atol=2e-3)
+
+
+def test_a_step_over_images_that_are_not_numbers_leaves_the_bases_whole():
+    module = unit()
+    module(torch.full((1, CHANNELS, 2, 2), float("nan")))
+    module.update_bases()
+    assert module.bases.isfinite().all()
+
+
+def test_every_unit_of_a_model_moves():
+    model = nn.Sequential(unit(), nn.Sequential(unit(lam=1e4)), nn.Conv2d(1, 1, 1))
+    start = [model[0].bases.clone(), model[1][0].bases.clone()]
+    model[0](images())
+    model[1][0](images())
+    assert update_bases(model) >= 0
+    assert not torch.equal(model[0].bases, start[0])
+    assert not torch.equal(model[1][0].bases, start[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"upkeep": "averaged"}, "upkeep must be one of moving_average, learned, fixed, not 'averaged'"),
+        ({"norm": "l3"}, "norm must be .* Did you mean 'l2'"),
+        ({"kernel": "rfb"}, "Did you mean 'rbf'"),
+        ({"gradient": "lost"}, "Did you mean 'last'"),
+        ({"momentum": 1.5}, "share of the old bases"),
+        ({"num_bases": 0}, "num_bases must be at least 1"),
+        ({"iterations": -1}, "iterations at least 0"),
+        ({"evaluation_iterations": -1}, "evaluation: -1"),
+        ({"upkeep": "learned", "gradient": "none"}, "Learned bases need gradient='all'"),
+    ],
+)
+def test_impossible_settings_are_refused(options, words):
+    with pytest.raises(RecipeError, match=words):
+        EMA(CHANNELS, **options)
+
+
+def take_part(rank, store, folder):
+    torch.distributed.init_process_group(
+        "gloo", f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    try:
+        module, x = unit(), images()
+        # Shares of different sizes, in one and in two micro-batches; in the second step one rank has nothing at all.
+        for part in ([x[:1]], [x[1:2], x[2:]])[rank]:
+            module(part)
+        empty = [module.update_bases()]
+        if rank:
+            module(images(seed=2))
+        empty += [module.update_bases(), module.update_bases()]
+        torch.save((module.bases, empty), f"{folder}/{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_move_the_bases_as_one_does(tmp_path):
+    arguments = (str(tmp_path / "store"), str(tmp_path))
+    # This process is the first rank, so that only one more has to start.
+    with subprocess.Popen([sys.executable, __file__, *arguments]) as second:
+        take_part(0, *arguments)
+    assert second.returncode == 0
+    alone = unit()
+    for seed in (1, 2):
+        alone(images(seed=seed))
+        alone.update_bases()
+    (first, one), (other, two) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert torch.equal(first, other)
+    assert one == two == [0, 0, 0]
+    torch.testing.assert_close(first, alone.bases, rtol=1e-5, atol=1e-6)
+
+
+def test_relu_and_residual_come_last():
+    module, x = unit(), images()
+    assert (module(x).features >= 0).all()
+    with torch.no_grad():
+        module.conv2[1].weight.zero_()
+        module.conv2[1].bias.zero_()
+    torch.testing.assert_close(module(x).features, F.relu(x))
+
+
+if __name__ == "__main__":
+    # The second rank of the two-process test.
+    torch.set_num_threads(1)
+    take_part(1, *sys.argv[1:])

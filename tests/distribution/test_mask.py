@@ -1,0 +1,147 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from segcontext.distribution.mask import MaskDistribution
+from segcontext.errors import RecipeError
+
+CHANNELS = 4
+
+
+def module(**options):
+    torch.manual_seed(0)
+    made = MaskDistribution(CHANNELS, 3, **options).double().eval()
+    for norm in (each for each in made.modules() if isinstance(each, nn.BatchNorm2d)):
+        # Away from the identity, so that a norm left out would show.
+        norm.weight.data.uniform_(0.5, 2)
+        norm.bias.data.normal_()
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return made
+
+
+def maps(size, *, batch=2):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, c, *size, generator=generator, dtype=torch.float64) for c in (CHANNELS, 3)]
+
+
+def shrunk(made, x, *, padding):
+    """W_d of eq. 1, from the weights alone."""
+    for conv, norm, _ in made.shrink:
+        x = F.conv2d(x, conv.weight, conv.bias, stride=2, padding=padding, groups=CHANNELS)
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        x = ((x - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]).relu()
+    return x
+
+
+def gated(x, small, *, align_corners=True, times=1):
+    mask = F.interpolate(small, size=x.shape[2:], mode="bilinear", align_corners=align_corners).sigmoid()
+    return mask * x + times * x
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 7), (15, 15), (16, 33)])
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+def test_matches_the_equations(size, ratio):
+    made, (x, local) = module(ratio=ratio), maps(size)
+    assert len(made.shrink) == {2: 1, 4: 2, 8: 3}[ratio]
+    torch.testing.assert_close(made(x, local).features, gated(x, shrunk(made, x, padding=1)))
+
+
+@pytest.mark.parametrize("size", [(15, 15), (15, 40), (33, 17)])
+def test_without_padding_the_published_layers_come_out(size):
+    made, (x, local) = module(padding=0), maps(size)
+    torch.testing.assert_close(made(x, local).features, gated(x, shrunk(made, x, padding=0)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (14, 15), (7, 40)])
+def test_without_padding_small_maps_are_filled_up_as_far_as_it_takes(size):
+    made, (x, local) = module(padding=0), maps(size)
+    filled = x.new_zeros(2, CHANNELS, max(15, size[0]), max(15, size[1]))
+    filled[:, :, : size[0], : size[1]] = x
+    torch.testing.assert_close(made(x, local).features, gated(x, shrunk(made, filled, padding=0)))
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 8, 16])
+def test_the_least_size_without_padding_is_what_the_layers_need(ratio):
+    least = 2 * ratio - 1
+    made, (x, _) = module(padding=0, ratio=ratio), maps((least, least))
+    assert shrunk(made, x, padding=0).shape[2:] == (1, 1)
+    with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
+        shrunk(made, x[:, :, 1:], padding=0)
+
+
+@pytest.mark.parametrize("strategy", ["bilinear", "average"])
+@pytest.mark.parametrize(("size", "small"), [((16, 33), (2, 4)), ((5, 7), (1, 1)), ((1, 1), (1, 1)), ((24, 8), (3, 1))])
+def test_the_ablations_have_no_weights(strategy, size, small):
+    made, (x, local) = module(downsampling=strategy), maps(size)
+    assert not list(made.parameters())
+    if strategy == "average":
+        less = F.adaptive_avg_pool2d(x, small)
+    else:
+        less = F.interpolate(x, size=small, mode="bilinear", align_corners=True)
+    torch.testing.assert_close(made(x, local).features, gated(x, less))
+
+
+def test_average_pooling_is_the_mean_of_each_cell():
+    made, (x, local) = module(downsampling="average", ratio=2), maps((4, 4))
+    mask = made(x, local, evidence=True).evidence.values
+    for y in (0, 3):
+        for column in (0, 3):
+            cell = x[:, :, y // 2 * 2 : y // 2 * 2 + 2, column // 2 * 2 : column // 2 * 2 + 2]
+            torch.testing.assert_close(mask[:, :, y, column], cell.mean((2, 3)).sigmoid())
+
+
+@pytest.mark.parametrize("strategy", ["depthwise", "bilinear", "average"])
+def test_the_published_residual_adds_once_more(strategy):
+    x, local = maps((9, 6))
+    paper, published = (module(downsampling=strategy, residual=each) for each in ("paper", "published"))
+    torch.testing.assert_close(published(x, local).features, paper(x, local).features + x)
+
+
+def test_align_corners_is_handed_on():
+    made, (x, local) = module(align_corners=False), maps((9, 16))
+    wanted = gated(x, shrunk(made, x, padding=1), align_corners=False)
+    torch.testing.assert_close(made(x, local).features, wanted)
+
+
+def test_evidence_is_the_mask_that_was_used():
+    made, (x, local) = module(), maps((9, 6))
+    features, evidence = made(x, local, evidence=True)
+    assert evidence.values.shape == x.shape
+    assert (evidence.values >= 0).all()
+    assert (evidence.values <= 1).all()
+    torch.testing.assert_close(features, evidence.values * x + x)
+
+
+def test_three_layers_of_512_channels_have_18432_parameters():
+    with torch.device("meta"):
+        made = MaskDistribution(512, 2048)
+    assert sum(each.numel() for each in made.parameters()) == 18_432
+    assert made.out_channels == 512
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 5)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_one_small_image_trains(size, padding):
+    made = MaskDistribution(CHANNELS, 3, padding=padding).train()
+    x, local = (each[:1].float().requires_grad_() for each in maps(size))
+    made(x, local).features.sum().backward()
+    assert x.grad.isfinite().all()
+    assert local.grad is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"downsampling": "max"}, "depthwise, bilinear or average, not 'max'"),
+        ({"ratio": 1}, "power of two from 2 up, not 1"),
+        ({"ratio": 6}, "not 6"),
+        ({"ratio": 0}, "not 0"),
+        ({"residual": "none"}, "paper or published"),
+        ({"padding": 2}, "padding 0 or 1"),
+    ],
+)
+def test_impossible_settings_are_refused(options, words):
+    with pytest.raises(RecipeError, match=words):
+        MaskDistribution(CHANNELS, 3, **options)
