@@ -161,6 +161,8 @@ def load_model(
 ) -> Segmenter:
     """Loads a trained network; never touches the network of computers, never runs code from the file.
 
+    A file may name parts by the dotted paths of classes, which are then imported from what is installed here.
+
     Args:
         run: a run folder, or a weight file of segcontext.
         which: ``"best"`` or ``"last"``, of a run folder.

@@ -80,7 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
-        prog="segcontext", description=DESCRIPTION, exit_on_error=False, formatter_class=_Formatter
+        prog="segcontext",
+        description=DESCRIPTION,
+        exit_on_error=False,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(
         required=True, title="commands", metavar="COMMAND", description="segcontext COMMAND --help explains each."

@@ -102,10 +102,14 @@ class Affinity(NamedTuple):
             y: row of the pixel on the feature map.
             x: column of the pixel on the feature map.
 
+        Raises:
+            IndexError: where the pixel is not on the map.
+
         Returns:
             (B, h', w'), not negative. For the global form it sums to 1. For the windowed form it sums to 1 less the
             share that fell on the zero padding outside the map.
         """
+        _check_pixel(y, x, self.query)
         batch, channels, height, width = self.key.shape
         query = self.query[:, :, y, x].float()
         if self.kernel_size == 0:
@@ -153,9 +157,13 @@ class OffsetMap(NamedTuple):
             branch: ``"collect"`` for the weights that the pixel chose itself, ``"distribute"`` for those that the
                 other pixels chose for it.
 
+        Raises:
+            IndexError: where the pixel is not on the map.
+
         Returns:
             (B, h, w), not negative, summing to 1; 0 for positions outside the window of offsets.
         """
+        _check_pixel(y, x, self.collect)
         maps = self.collect if branch == "collect" else self.distribute
         batch, cells, height, width = maps.shape
         side = round(cells**0.5)
@@ -240,6 +248,13 @@ class Output(NamedTuple):
             logits: (B, classes, h, w).
 
         Returns:
-            (B, classes, H, W).
+            (B, classes, H, W), float32 or wider: in half precision the interpolation itself would round labels away.
         """
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         return F.interpolate(logits, size=self.size, mode="bilinear", align_corners=self.align_corners)
+
+
+def _check_pixel(y: int, x: int, maps: Tensor) -> None:
+    height, width = maps.shape[-2:]
+    if not (0 <= y < height and 0 <= x < width):
+        raise IndexError(f"the pixel ({y}, {x}) is not on the {height}×{width} feature map")

@@ -512,7 +512,9 @@ def _make(
     """One part by its name or dotted class path, with an error that names the nearest right option."""
     part = known.get(name) or _imported(kind, name, known)
     given = dict(options or {})
-    _check_names(f"option of {kind} '{name}'", given, list(inspect.signature(part).parameters)[len(arguments) :])
+    accepted = inspect.signature(part).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
+        _check_names(f"option of {kind} '{name}'", given, list(accepted)[len(arguments) :])
     try:
         return part(*arguments, **given)
     except TypeError as error:

@@ -122,28 +122,13 @@ def test_other_upkeeps_do_not_average(upkeep):
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_recomputed_activations_do_not_count_twice(use_reentrant):
+    """Counted twice, the recomputed image would weigh more than the three others of its step."""
     module, plain = unit(gradient="all"), unit(gradient="all")
     calls = []
     module.conv1.register_forward_hook(lambda *_: calls.append(1))
     x = images().requires_grad_()
-    checkpoint(lambda each: module(each).features, x, use_reentrant=use_reentrant).square().sum().backward()
-    assert len(calls) == 2
-    plain(x)
-    module.update_bases()
-    plain.update_bases()
-    assert torch.equal(module.bases, plain.bases)
-    # A count of eight images would move the bases as far, so a second step tells whether a rest was left behind.
-    for each in (module, plain):
-        each(images(seed=2))
-        each.update_bases()
-    assert torch.equal(module.bases, plain.bases)
-
-
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_a_recomputed_part_weighs_no_more_than_the_rest_of_the_step(use_reentrant):
-    module, plain = unit(gradient="all"), unit(gradient="all")
-    x = images().requires_grad_()
     checkpoint(lambda each: module(each).features, x[:1], use_reentrant=use_reentrant).sum().backward()
+    assert len(calls) == 2
     module(x[1:])
     for part in x.split([1, 3]):
         plain(part)

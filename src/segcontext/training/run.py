@@ -35,6 +35,8 @@ from segcontext.zoo import build
 
 __all__ = ["Result", "is_primary", "train"]
 
+logger = logging.getLogger(__name__)
+
 #: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
 EXECUTION_KEYS = frozenset({"workers", "devices", "accelerator", "checkpoint_every", "data"})
 
@@ -98,6 +100,13 @@ def train(
     total = max(1, math.ceil(recipe.epochs * len(data) / recipe.batch)) if recipe.epochs else recipe.steps
     every = recipe.val_every or max(1, total // 10)
     devices, nodes = _processes(recipe)
+    on_gpu = torch.cuda.is_available() and recipe.accelerator != "cpu"
+    if devices * nodes > 1 and not on_gpu and not recipe.freeze_bn:
+        logger.warning(
+            "PyTorch synchronises batch norm on GPUs only: each of the %d processes normalises by its own share of the "
+            "batch. freeze_bn: true makes the number of processes irrelevant.",
+            devices * nodes,
+        )
     task = _make_task(recipe, data, total)
     progress = Progress(total=total)
     state = None
