@@ -1,6 +1,6 @@
 """The demo's EMA + LDv2 against the same network without context: held-out scenes, mean over seeds.
 
-    python benchmarks/context.py [--out docs/results/context.json] [--seeds 0 1 2] [--steps 320]
+    python benchmarks/context.py [--out docs/results/context.json] [--seeds 0 1 2] [--steps 360]
 
 Each run trains on the demo's recipe with another seed (weights, order, augmentation) and is scored on the 100 scenes of
 the test split, which no run has seen. A run that is in the output file already is not run again.
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/results/context.json"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=320)
+    parser.add_argument("--steps", type=int, default=360)
     arguments = parser.parse_args()
     rows = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     known = {(row["seed"], row["context"], row["steps"]) for row in rows}

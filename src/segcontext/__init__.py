@@ -1,6 +1,7 @@
 """Context modules for semantic segmentation: global aggregation, then local distribution.
 
-The heavy halves (training with Lightning) are imported when they are first used.
+Names are imported when they are first used, so that neither ``import segcontext`` nor the command line's help waits for
+PyTorch.
 """
 
 from __future__ import annotations
@@ -8,32 +9,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from segcontext.checkpoint import load_model, save_model
-from segcontext.data import CamVid, Dataset, Folder, Scenes, open_dataset
-from segcontext.evaluation import Evaluation, evaluate
-from segcontext.inference import Prediction, Predictor, Protocol, predict_probabilities
-from segcontext.model import Segmenter, update_bases
-from segcontext.prediction import predict_files
-from segcontext.recipe import Recipe
-from segcontext.types import Context, Features, Output, Sample
-from segcontext.zoo import (
-    a2net,
-    build,
-    cgnl_net,
-    deeplabv3,
-    deeplabv3_plus,
-    emanet,
-    fcn,
-    galdnet_v1,
-    galdnet_v2,
-    nonlocal_net,
-    psanet,
-    pspnet,
-    segmenter,
-)
-
 if TYPE_CHECKING:
+    from segcontext.checkpoint import load_model, save_model
+    from segcontext.data import CamVid, Dataset, Folder, Scenes, open_dataset
+    from segcontext.evaluation import Evaluation, evaluate
+    from segcontext.inference import Prediction, Predictor, Protocol, predict_probabilities
+    from segcontext.model import Segmenter, update_bases
+    from segcontext.prediction import predict_files
+    from segcontext.recipe import Recipe
     from segcontext.training import train
+    from segcontext.types import Context, Features, Output, Sample
+    from segcontext.zoo import (
+        a2net,
+        build,
+        cgnl_net,
+        deeplabv3,
+        deeplabv3_plus,
+        emanet,
+        fcn,
+        galdnet_v1,
+        galdnet_v2,
+        nonlocal_net,
+        psanet,
+        pspnet,
+        segmenter,
+    )
 
 __all__ = [
     "CamVid",
@@ -75,8 +75,32 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "checkpoint": ("load_model", "save_model"),
+    "data": ("CamVid", "Dataset", "Folder", "Scenes", "open_dataset"),
+    "evaluation": ("Evaluation", "evaluate"),
+    "inference": ("Prediction", "Predictor", "Protocol", "predict_probabilities"),
+    "model": ("Segmenter", "update_bases"),
+    "prediction": ("predict_files",),
+    "recipe": ("Recipe",),
+    "training": ("train",),
+    "types": ("Context", "Features", "Output", "Sample"),
+}
+_MODULES = frozenset(
+    (*_HOMES, "aggregation", "backbone", "distribution", "errors", "explain", "losses", "metrics", "ops")
+)
+
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        return import_module("segcontext.training").train
-    raise AttributeError(f"module 'segcontext' has no attribute {name!r}")
+    if name in _MODULES:
+        return import_module(f"segcontext.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'segcontext' has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "zoo")
+    value = getattr(import_module(f"segcontext.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -56,7 +56,8 @@ def save_state(path: Path, task: Task, optimizer: torch.optim.Optimizer, progres
                 tensors[f"optimizer.{index}.{name}"] = value
             else:
                 numbers[f"{index}.{name}"] = value
-    write_state(path, tensors, {"progress": vars(progress), "optimizer": numbers}, kind="training")
+    facts = {"progress": vars(progress), "optimizer": numbers, "classes": list(task.model.classes)}
+    write_state(path, tensors, facts, kind="training")
 
 
 def read_training(path: Path) -> tuple[StateFile, Progress]:
@@ -89,6 +90,11 @@ def load_state(state: StateFile, task: Task, *, source: str) -> None:
     Raises:
         CheckpointError: where the tensors are not this network's.
     """
+    if state.info.get("classes") != list(task.model.classes):
+        raise CheckpointError(
+            f"{source} belongs to a run on the classes {', '.join(state.info.get('classes', []))}, but the data have "
+            f"{', '.join(task.model.classes)}. Resume it on the data it was started on."
+        )
     load_tensors(task.model, _under("model.", state), source=source)
     if task.averaged is not None:
         task.averaged.load_state_dict(_under("averaged.", state))

@@ -131,8 +131,9 @@ class Task(pl.LightningModule):
         if not value.isfinite():
             raise TrainingDiverged(
                 f"The loss became {value.item()} at step {self.step}; the weights are still those of the step before. "
-                f"Images of the step: {', '.join(batch.names)}. Lower lr (now {recipe.lr * factor:.3g}), add warmup or "
-                "clip_gradient, or look at these images' masks; then go on with --resume."
+                f"Images of the step: {', '.join(batch.names)}. Look at these images and masks; once they are mended, "
+                f"go on with --resume. Else lower lr (now {recipe.lr * factor:.3g}), or add warmup or clip_gradient, "
+                "and train anew, or from the weights so far (--init with this run's folder)."
             )
         if recipe.clip_gradient:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_gradient)
