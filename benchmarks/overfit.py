@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 import segcontext
+from segcontext.aggregation import AGGREGATIONS
 from segcontext.data import CamVid
+from segcontext.distribution import DISTRIBUTIONS
 from segcontext.losses import cross_entropy
 from segcontext.metrics import confusion_matrix, scores
-from segcontext.zoo import AGGREGATIONS, DISTRIBUTIONS
 
 BACKBONE, GOAL, LIMIT, EVERY = "resnet10t", 0.90, 600, 20
 

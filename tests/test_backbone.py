@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segcontext import backbone as module
-from segcontext.backbone import Backbone
+from segcontext import backbone_weights
+from segcontext.backbone import Backbone, refuse_other_stride
 from segcontext.errors import PretrainedUnavailable, RecipeError, ShapeError, WeightsError
 from segcontext.types import Features
 
@@ -254,6 +255,78 @@ def test_every_parameter_gets_a_gradient(name, stride):
     assert [key for key, parameter in backbone.named_parameters() if parameter.grad is None] == []
 
 
+def without_a_gradient(backbone: Backbone, maps: tuple[str, ...]) -> set[str]:
+    """The parameters that a real backward pass from these maps leaves out."""
+    backbone.requires_grad_(True).zero_grad()
+    features = backbone(torch.randn(2, 3, 64, 64))
+    sum(getattr(features, name).square().sum() for name in maps).backward()
+    return {key for key, parameter in backbone.named_parameters() if parameter.grad is None}
+
+
+def frozen(backbone: Backbone) -> set[str]:
+    return {key for key, parameter in backbone.named_parameters() if not parameter.requires_grad}
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "efficientvim_m1"])
+def test_what_no_map_depends_on_is_frozen_and_nothing_else_changes(name, monkeypatch):
+    torch.manual_seed(0)
+    backbone = Backbone(name, output_stride=32, pretrained=False)
+    state, generator = backbone.state_dict(), torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "freeze_unused", lambda self: None)
+        torch.manual_seed(0)
+        plain = Backbone(name, output_stride=32, pretrained=False)
+    assert torch.equal(generator, torch.get_rng_state())
+    assert frozen(plain) == set()
+    torch.testing.assert_close(state, plain.state_dict(), rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+    everything = frozen(backbone)
+    assert everything
+    backbone.freeze_unused(("deep",))
+    deep_only = frozen(backbone)
+    assert deep_only >= everything
+    assert everything == without_a_gradient(backbone, ("low", "auxiliary", "deep"))
+    assert deep_only == without_a_gradient(backbone, ("deep",))
+
+
+def test_freezing_works_in_inference_mode_and_asks_more_pixels_where_a_network_needs_them(monkeypatch):
+    with torch.inference_mode():
+        assert frozen(Backbone("test_convnext", pretrained=False)) == set()
+    sizes = []
+    forward = Backbone.forward
+
+    def choosy(self, x):
+        sizes.append(tuple(x.shape[-2:]))
+        if x.shape[-1] < 100:
+            raise RuntimeError("too small")
+        return forward(self, x)
+
+    monkeypatch.setattr(Backbone, "forward", choosy)
+    on_meta("test_convnext")
+    assert sizes == [(64, 64), (160, 160)]
+    monkeypatch.setattr(Backbone, "forward", unreachable)
+    with pytest.raises(ConnectionError):
+        on_meta("test_convnext")
+
+
+def test_a_network_that_cannot_run_without_numbers_stays_trainable(monkeypatch, caplog):
+    def needs_numbers(self, x):
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    monkeypatch.setattr(Backbone, "forward", needs_numbers)
+    with caplog.at_level(logging.DEBUG, logger="segcontext.backbone"):
+        backbone = on_meta("test_convnext")
+    assert frozen(backbone) == set()
+    assert "are not known: Tensor.item()" in caplog.text
+
+
+def test_a_network_of_one_size_is_not_padded_beyond_it():
+    # Its size, 224, is no multiple of its stride, 64.
+    backbone = on_meta("levit_128s", output_stride=32)
+    assert shapes(backbone, 224, 224) == expected(backbone, 224, 224)
+
+
 def test_a_network_of_one_size_says_so():
     backbone = on_meta("test_maxvit", output_stride=32)
     size = backbone.net.pretrained_cfg["input_size"][1:]
@@ -295,6 +368,10 @@ def test_it_exports_and_takes_other_sizes_afterwards():
         ({"dilations": (None, None, (1, 2))}, r"of \[2, 2, 2, 2\] numbers"),
         ({"dilations": (None, None, None, (1, 2, 4))}, r"of \[2, 2, 2, 2\] numbers"),
         ({"dilations": (None,) * 4, "multi_grid": (1, 2)}, "leave out multi_grid"),
+        ({"dilations": 3}, r"of \[2, 2, 2, 2\] numbers .* not 3"),
+        ({"dilations": (None, None, 2, 4)}, r"of \[2, 2, 2, 2\] numbers"),
+        ({"dilations": (None, None, None, (True, 2))}, r"dilations takes whole numbers from 1 up, not \[True, 2\]"),
+        ({"multi_grid": 4}, "multi_grid takes whole numbers from 1 up, not 4"),
         (
             {"name": "convnext_atto", "multi_grid": (1, 2, 4)},
             "need a ResNet's stages; backbone 'convnext_atto' has none",
@@ -307,6 +384,63 @@ def test_it_exports_and_takes_other_sizes_afterwards():
 def test_wrong_settings_are_refused(options, message):
     with pytest.raises(RecipeError, match=message):
         on_meta(**{"name": "resnet18", **options})
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "dilations", "message"),
+    [
+        ("resnet18", 8, (None, None, (1, 1), (2, 4)), "at most 1 in stage 3, but output stride 8 by itself needs 2"),
+        ("resnet18", 8, (None, None, None, (1, 2)), "at most 2 in stage 4, but output stride 8 by itself needs 4"),
+        (
+            "resnet50s",
+            16,
+            (None, None, None, (1, 1, 1)),
+            "at most 1 in stage 4, but output stride 16 by itself needs 2",
+        ),
+    ],
+)
+def test_dilations_of_another_stride_are_refused_where_they_are_too_small(name, stride, dilations, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        on_meta(name, output_stride=stride, dilations=dilations)
+    for way_out in ("load_model without output_stride", "null for the stage", "multi_grid"):
+        assert way_out in str(caught.value)
+
+
+def test_dilations_of_ones_own_may_be_what_timm_builds():
+    # A stage of one bottleneck keeps the previous stage's dilation, which is less than the stride's own.
+    assert on_meta("resnet10t", output_stride=8, dilations=(None, None, (2,), (4,))).output_stride == 8
+    assert geometry(on_meta("resnet50s", dilations=(None, None, [1, 2, 2, 2, 2, 2], [2, 4, 4])).net) == geometry(
+        on_meta("resnet50s").net
+    )
+
+
+@pytest.mark.parametrize(
+    ("dilations", "made_for", "stride", "stages"),
+    [
+        ((None, None, (1, 1), (2, 4)), 16, 8, "stage 3 and 4"),
+        ((None, None, (2, 2), (4, 4)), 8, 16, "stage 3 and 4"),
+        ((None, None, None, (2, 4)), 16, 8, "stage 4"),
+        ((None, None, (1, 3), (2, 4)), 16, 32, "stage 4"),
+    ],
+)
+def test_dilations_are_not_taken_to_another_stride(dilations, made_for, stride, stages):
+    message = rf"for output stride {made_for}, and those of {stages} would be wrong at output stride {stride}\. Keep"
+    with pytest.raises(RecipeError, match=message):
+        refuse_other_stride(dilations, made_for, stride)
+
+
+@pytest.mark.parametrize(
+    ("dilations", "made_for", "stride"),
+    [
+        (None, 16, 8),
+        ((None,) * 4, 16, 8),
+        ((None, None, (1, 1), (2, 4)), 16, 16),
+        (((1, 2), (1, 2), None, None), 16, 8),
+        ((None, None, (1, 3), None), 16, 32),
+    ],
+)
+def test_dilations_that_mean_the_same_at_both_strides_pass(dilations, made_for, stride):
+    assert refuse_other_stride(dilations, made_for, stride) is None
 
 
 # Weights.
@@ -424,6 +558,14 @@ def test_damaged_and_missing_files_are_refused(tmp_path, published, name):
         Backbone("test_resnet", weights=path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x80\x02.", b"\x80\x02X\x03", b"no weights at all"])
+def test_bytes_that_are_no_weights_are_refused(tmp_path, content):
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match=name):
+            Backbone("test_resnet", weights=tmp_path / name)
+
+
 @pytest.mark.parametrize("content", [[torch.zeros(3)], {"epoch": 3}, torch.zeros(3)])
 def test_a_file_without_named_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
@@ -439,9 +581,11 @@ def unreachable(*_args, **_options):
 
 
 def test_without_a_network_the_error_says_how_to_go_on(monkeypatch):
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(module, "get_session", lambda: types.SimpleNamespace(head=unreachable))
-    monkeypatch.setattr(module, "hf_hub_download", lambda *_: pytest.fail("tried to download without a network"))
+    monkeypatch.setattr(backbone_weights, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(backbone_weights, "get_session", lambda: types.SimpleNamespace(head=unreachable))
+    monkeypatch.setattr(
+        backbone_weights, "hf_hub_download", lambda *_: pytest.fail("tried to download without a network")
+    )
     with pytest.raises(PretrainedUnavailable) as caught:
         Backbone("test_resnet")
     for word in ("test_resnet", "Name or service not known", "weights=", "pretrained=False"):
@@ -450,8 +594,8 @@ def test_without_a_network_the_error_says_how_to_go_on(monkeypatch):
 
 def test_cached_weights_need_no_network(monkeypatch, tmp_path, published):
     save_file(published, tmp_path / "model.safetensors")
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
-    monkeypatch.setattr(module, "get_session", lambda: types.SimpleNamespace(head=unreachable))
+    monkeypatch.setattr(backbone_weights, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(backbone_weights, "get_session", lambda: types.SimpleNamespace(head=unreachable))
     assert_loaded(Backbone("test_resnet"), published)
 
 
@@ -463,22 +607,22 @@ def test_the_hub_is_asked_for_the_models_own_file(monkeypatch, tmp_path, publish
         asked.append((repository, file))
         return str(tmp_path / file)
 
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(module, "get_session", lambda: types.SimpleNamespace(head=lambda *_, **__: None))
-    monkeypatch.setattr(module, "hf_hub_download", download)
+    monkeypatch.setattr(backbone_weights, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(backbone_weights, "get_session", lambda: types.SimpleNamespace(head=lambda *_, **__: None))
+    monkeypatch.setattr(backbone_weights, "hf_hub_download", download)
     assert_loaded(Backbone("test_resnet"), published)
     assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
 
 
 def test_the_papers_weights_are_the_hubs_gluon_weights(monkeypatch):
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(module, "get_session", lambda: types.SimpleNamespace(head=unreachable))
+    monkeypatch.setattr(backbone_weights, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(backbone_weights, "get_session", lambda: types.SimpleNamespace(head=unreachable))
     for name in ("resnet50s", "resnet101s", "resnet152s"):
         with torch.device("meta"), pytest.raises(PretrainedUnavailable, match=rf"timm/{name}\.gluon_in1k"):
             Backbone(name)
 
 
 def test_a_model_without_published_weights_says_so(monkeypatch):
-    monkeypatch.setattr(module, "get_session", lambda: pytest.fail("asked the hub"))
+    monkeypatch.setattr(backbone_weights, "get_session", lambda: pytest.fail("asked the hub"))
     with torch.device("meta"), pytest.raises(PretrainedUnavailable, match="has no weights"):
         Backbone("efficientnet_b0_gn")

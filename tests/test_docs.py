@@ -16,12 +16,15 @@ import yaml
 
 import segcontext
 from segcontext import zoo
+from segcontext.aggregation import AGGREGATIONS
+from segcontext.assembly import option_names
 from segcontext.cli import _parser
+from segcontext.distribution import DISTRIBUTIONS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PARTS = {name: part for name, part in {**zoo.AGGREGATIONS, **zoo.DISTRIBUTIONS}.items() if name != "none"}
+PARTS = {name: part for name, part in {**AGGREGATIONS, **DISTRIBUTIONS}.items() if name != "none"}
 
 
 def blocks(path, language):
@@ -127,7 +130,7 @@ def test_every_recipe_key_and_network_option_is_documented():
         (ROOT / "docs" / "modules" / f"{page}.md").read_text("utf-8") for page in ("arrangements", "backbones")
     )
     own = set(keys) | {"backbone_options"}
-    assert [option for option in zoo.option_names() if option not in own and f"`{option}`" not in parts] == []
+    assert [option for option in option_names() if option not in own and f"`{option}`" not in parts] == []
 
 
 def test_the_tree_in_the_readme_is_the_tree():

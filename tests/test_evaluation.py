@@ -13,7 +13,8 @@ from torchvision import tv_tensors
 
 from segcontext.data.dataset import Dataset, Item
 from segcontext.errors import DataError, LabelError, OutputExists, RecipeError
-from segcontext.evaluation import _spread, evaluate
+from segcontext.evaluation import evaluate
+from segcontext.evaluation.scoring import _spread
 from segcontext.inference import Protocol
 from segcontext.metrics import ConfusionMatrix, RankSlice, confusion_matrix, scores
 from segcontext.types import Output, Sample

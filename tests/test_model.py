@@ -6,8 +6,9 @@ from torch.nn import functional as F
 from segcontext.aggregation import ASPP, EMA, NonLocal
 from segcontext.distribution import AffinityDistribution, Identity, MaskDistribution
 from segcontext.errors import RecipeError, ShapeError
-from segcontext.layers import ConvNormAct
-from segcontext.model import AuxiliaryHead, Decoder, Normalize, Segmenter, update_bases
+from segcontext.heads import AuxiliaryHead, Decoder
+from segcontext.layers import ConvNormAct, Normalize
+from segcontext.model import Segmenter, update_bases
 from segcontext.types import Affinity, Features, Mask, Responsibilities
 
 LOW, MIDDLE, DEEP, REDUCED, CLASSES = 4, 6, 10, 8, 3

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from segcontext import zoo
-from segcontext.aggregation import ASPP, PSP, Downsampled
-from segcontext.distribution import AffinityDistribution, MaskDistribution
+from segcontext import assembly, zoo
+from segcontext.aggregation import AGGREGATIONS, ASPP, PSP, Downsampled
+from segcontext.assembly import option_names, segmenter
+from segcontext.distribution import DISTRIBUTIONS, AffinityDistribution, MaskDistribution
 from segcontext.errors import RecipeError
 from segcontext.types import Context
-from segcontext.zoo import BUILDERS, build, option_names, segmenter
+from segcontext.zoo import BUILDERS, build
 
 GOLDEN = Path(__file__).parent / "golden" / "networks.json"
 NAMES = [name for name in BUILDERS if name != "segmenter"]
@@ -115,9 +116,9 @@ def test_signatures_are_alike(name):
 
 
 def test_every_option_of_the_segmenter_can_be_given_to_a_named_network():
-    declared = set(zoo.SegmenterOptions.__annotations__) | {"backbone", "output_stride", "pretrained"}
+    declared = set(assembly.SegmenterOptions.__annotations__) | {"backbone", "output_stride", "pretrained"}
     assert declared == set(option_names())
-    assert set(zoo.__all__) == {*BUILDERS, "SegmenterOptions", "build", "option_names"}
+    assert set(zoo.__all__) == {*BUILDERS, "build"}
 
 
 def test_emanet_has_the_papers_parameters():
@@ -197,10 +198,10 @@ def test_atrous_rates_follow_the_stride_unless_they_are_given(stride, rates):
     assert given.aggregation.rates == (1, 2)
 
 
-@pytest.mark.parametrize("aggregation", zoo.AGGREGATIONS)
-@pytest.mark.parametrize("distribution", zoo.DISTRIBUTIONS)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_any_combination_trains_and_evaluates(aggregation, distribution):
-    order = [*zoo.AGGREGATIONS].index(aggregation) + [*zoo.DISTRIBUTIONS].index(distribution)
+    order = [*AGGREGATIONS].index(aggregation) + [*DISTRIBUTIONS].index(distribution)
     for arrangement in {"gald", ("gald", "ldga", "parallel")[order % 3]}:
         model = segmenter(
             3,

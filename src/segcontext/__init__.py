@@ -86,20 +86,20 @@ _HOMES = {
     "training": ("train",),
     "types": ("Context", "Features", "Output", "Sample"),
 }
-_MODULES = frozenset(
-    (*_HOMES, "aggregation", "backbone", "distribution", "errors", "explain", "losses", "metrics", "ops")
-)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in __all__:
+        home = next((module for module, names in _HOMES.items() if name in names), "zoo")
+        value = getattr(import_module(f"segcontext.{home}"), name)
+        globals()[name] = value
+        return value
+    try:
         return import_module(f"segcontext.{name}")
-    if name not in __all__:
-        raise AttributeError(f"module 'segcontext' has no attribute {name!r}")
-    home = next((module for module, names in _HOMES.items() if name in names), "zoo")
-    value = getattr(import_module(f"segcontext.{home}"), name)
-    globals()[name] = value
-    return value
+    except ModuleNotFoundError as error:
+        if error.name != f"segcontext.{name}":
+            raise
+        raise AttributeError(f"module 'segcontext' has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:

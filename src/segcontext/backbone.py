@@ -1,40 +1,34 @@
 """The backbone: any timm feature model, image in, three channels-first maps out.
 
 The papers use deep-stem ResNets (`resnet50s`, `resnet101s`, `resnet152s` in timm) whose last stages are dilated instead
-of strided. This file asks timm for the network, sets the dilations that timm has no option for, loads the weights
-itself (so that a file can never run code and a tensor can never be skipped in silence), and picks the three maps.
+of strided. This file asks timm for the network, sets the dilations that timm has no option for, picks the three maps,
+and freezes what none of them depends on; `segcontext.backbone_weights` loads the weights.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import itertools
 import logging
-import pickle
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import timm
 import torch
-from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from segcontext.errors import PretrainedUnavailable, RecipeError, ShapeError, WeightsError
+from segcontext import backbone_weights
+from segcontext.errors import RecipeError, ShapeError
 from segcontext.types import Features
 
-__all__ = ["Backbone", "is_resnet"]
+__all__ = ["Backbone", "is_resnet", "refuse_other_stride"]
 
 _logger = logging.getLogger(__name__)
 
-_HUB_TIMEOUT: Final = 5.0
 # What timm's families take to accept images of any size, most faithful first; the last is for those that cannot.
 _ANY_SIZE: Final[tuple[dict[str, Any], ...]] = (
     {"strict_img_size": False, "always_partition": True},
@@ -54,6 +48,37 @@ def is_resnet(name: str) -> bool:
         True for ResNet, ResNeXt, wide and squeeze-excitation ResNets; False for anything else, unknown names too.
     """
     return timm.models.is_model_in_modules(name.split(".")[0], ["resnet"])
+
+
+def refuse_other_stride(dilations: Sequence[Sequence[int] | None] | None, made_for: int, output_stride: int) -> None:
+    """Refuses dilations given block by block where they would be taken to another output stride.
+
+    Multi-grid multiplies what a stride needs and fits every one, but a list says the dilations themselves. A network
+    trained with it would compute something else at another stride, without a word.
+
+    Args:
+        dilations: as `Backbone` takes them.
+        made_for: the output stride that they were given for.
+        output_stride: the output stride that is wanted now.
+
+    Raises:
+        RecipeError: where a stage with a list of its own is dilated differently at the two strides.
+
+    Example:
+        >>> refuse_other_stride([None, None, [1, 2], None], made_for=32, output_stride=16)
+    """
+    moved = [
+        index + 1
+        for index, given in enumerate(dilations or ())
+        if given is not None and _own_dilation(index, made_for) != _own_dilation(index, output_stride)
+    ]
+    if moved:
+        raise RecipeError(
+            f"the network's dilations were given block by block for output stride {made_for}, and those of stage "
+            f"{' and '.join(map(str, moved))} would be wrong at output stride {output_stride}. Keep {made_for} (give "
+            "no other output_stride), or build the network anew with dilations meant for the other stride; "
+            "multi_grid in place of dilations fits every stride."
+        )
 
 
 class Backbone(nn.Module):
@@ -85,6 +110,11 @@ class Backbone(nn.Module):
         where the map of a 224-pixel image fills one window.
         A plain vision transformer has one stride throughout: its three maps come from the ends of the first, third and
         last quarter of its blocks.
+        Some families (HRNet, CoaT, CrossViT) hold parameters that none of their three maps depends on. Distributed
+        training waits for their gradients in vain, so they are frozen: `requires_grad` is False, names and values stay.
+        A list in `dilations` belongs to one output stride and is never scaled: the first block of a dilated stage can
+        be meant to keep the previous stage's dilation or not, and numbers alone do not say. A list whose greatest
+        number is below what the stride itself needs in the stage is refused.
 
     Args:
         name: a timm model, with or without the tag of its weights, such as ``"resnet50s"`` or ``"resnet18.a1_in1k"``.
@@ -95,7 +125,8 @@ class Backbone(nn.Module):
         multi_grid: multipliers for the blocks of the last stage, for ResNets.
         first_block: dilation of the first block of a dilated stage, for ResNets.
         dilations: for full control, one list per stage with one dilation per block (`None` leaves a stage as it is),
-            for ResNets; every 3×3 convolution of the block takes it. Not together with `multi_grid` or `first_block`.
+            for ResNets; every 3×3 convolution of the block takes it. They are meant for this `output_stride` alone. Not
+            together with `multi_grid` or `first_block`.
         ceil_mode: whether the ResNet's stem pooling rounds its output size up.
         bn_momentum: overrides the momentum of every batch norm, where there are any.
 
@@ -174,18 +205,58 @@ class Backbone(nn.Module):
 
         self._indices = sorted(set(picks))
         self._places = tuple(self._indices.index(pick) for pick in picks)
-        self._pad_to = 1 if isinstance(self.net, ResNet) else self.output_stride
+        self._pad_to = 1 if isinstance(self.net, ResNet) or self._fixed_size else self.output_stride
         self._features_only = not hasattr(self.net, "forward_intermediates")
-        source = Path(weights) if weights is not None else _fetch(name, cfg) if pretrained else None
+        fetched = backbone_weights.fetch(name, cfg) if pretrained and weights is None else None
+        source = fetched if weights is None else Path(weights)
         known: set[str] = set()
         if source is not None:
-            state = _convert(self.net, _read(source))
+            state = backbone_weights.convert(self.net, backbone_weights.read(source))
             known = set((timm.create_model(name) if self._features_only else self.net).state_dict())
         if not self._features_only:
             # The classifier and whatever else no map depends on would be parameters that never get a gradient.
             self.net.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
         if source is not None:
-            _load(self.net, state, known, name, source)
+            backbone_weights.load(self.net, state, known, name, source)
+        self.freeze_unused()
+
+    def freeze_unused(self, maps: Sequence[Literal["low", "auxiliary", "deep"]] = ("low", "auxiliary", "deep")) -> None:
+        """Freezes every parameter that none of the given maps depends on.
+
+        The network runs once on PyTorch's meta device: that takes a fraction of a second, and no value, statistic or
+        random state changes. It is called with all three maps at construction; whoever uses fewer may call it again.
+
+        Args:
+            maps: the maps that are used.
+
+        Note:
+            A ResNet needs no run: each of its maps depends on everything before it, and the deep one on all.
+            A network that cannot run on the meta device (timm's Gemma) keeps every parameter trainable.
+        """
+        if isinstance(self.net, ResNet) and "deep" in maps:
+            return
+        used = {key: parameter for key, parameter in self.named_parameters() if parameter.requires_grad}
+        tensors = [*self.named_parameters(), *self.named_buffers()]
+        own_size = self._fixed_size or tuple(self.net.pretrained_cfg["input_size"][1:])
+        # Recurrent layers take time in proportion to the size even here, but not every network runs on the small one.
+        sizes = dict.fromkeys((own_size if self._fixed_size else (64, 64), own_size))
+        # Modes of the caller's, such as inference mode, would keep the graph from being built.
+        with torch.inference_mode(False), torch.enable_grad():
+            stand_ins = {key: torch.empty_like(t, device="meta").requires_grad_(key in used) for key, t in tensors}
+            for size in sizes:
+                images = torch.empty(2, 3, *size, dtype=next(self.parameters()).dtype, device="meta")
+                try:
+                    features = functional_call(self, stand_ins, (images,))
+                    break
+                except (RuntimeError, AssertionError, NotImplementedError) as error:
+                    _logger.debug("the unused parameters of backbone '%s' are not known: %s", self.name, error)
+            else:
+                return
+            total = torch.stack([getattr(features, name).sum() for name in maps]).sum()
+            gradients = torch.autograd.grad(total, [stand_ins[key] for key in used], allow_unused=True)
+        for parameter, gradient in zip(used.values(), gradients, strict=True):
+            if gradient is None:
+                parameter.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Features:
         """Runs the network.
@@ -285,23 +356,14 @@ def _set_dilations(
     if dilations is not None:
         if multi_grid is not None or first_block != "previous":
             raise RecipeError("dilations already says everything: leave out multi_grid and first_block.")
-        counts = [len(stage) for stage in stages]
-        lengths = [count if given is None else len(given) for given, count in zip(dilations, counts, strict=False)]
-        if len(dilations) != len(stages) or lengths != counts:
-            raise RecipeError(
-                f"dilations of '{name}' must be one list per stage, of {counts} numbers (null leaves a stage alone), "
-                f"not {list(dilations)}."
-            )
-        for stage, given in zip(stages, dilations, strict=True):
-            for block, dilation in zip(stage, _positive("dilations", given or ()), strict=False):
-                _dilate(block, dilation, dilation)
+        _set_each(stages, dilations, name, output_stride)
         return
     grid = (1,) if multi_grid is None else _positive("multi_grid", multi_grid)
     if not grid:
         raise RecipeError("multi_grid is empty. Give numbers such as (1, 2, 4), or leave it out.")
     previous = 1
     for index, stage in enumerate(stages):
-        dilation = max(1, 2 ** (index + 2) // output_stride)
+        dilation = _own_dilation(index, output_stride)
         for place, block in enumerate(stage):
             factor = grid[place % len(grid)] if index == len(stages) - 1 else 1
             keeps_previous = place == 0 and first_block == "previous"
@@ -309,9 +371,48 @@ def _set_dilations(
         previous = dilation
 
 
+def _set_each(
+    stages: list[list[nn.Module]], dilations: Sequence[Sequence[int] | None], name: str, output_stride: int
+) -> None:
+    """Sets the dilations given block by block, unless they were plainly meant for another output stride."""
+    counts = [len(stage) for stage in stages]
+    given = list(dilations) if _is_list(dilations) else []
+    fits = [row is None or (_is_list(row) and len(row) == n) for row, n in zip(given, counts, strict=False)]
+    if len(given) != len(stages) or not all(fits):
+        raise RecipeError(
+            f"dilations of '{name}' must be one list per stage, of {counts} numbers (null leaves a stage alone), "
+            f"not {given or dilations!r}."
+        )
+    for number, (stage, row) in enumerate(zip(stages, given, strict=True), start=1):
+        if row is None:
+            continue
+        greatest = max(_positive("dilations", row))
+        needed = max(int(conv.dilation[0]) for block in stage for conv in _spatial(block))
+        if greatest < needed:
+            raise RecipeError(
+                f"dilations of '{name}' has at most {greatest} in stage {number}, but output stride {output_stride} "
+                f"by itself needs {needed} there: the list was meant for a greater output stride, and belongs to that "
+                "one alone. Keep that stride (load_model without output_stride does), give dilations for this one, "
+                "null for the stage, or multi_grid instead, which fits every stride."
+            )
+        for block, dilation in zip(stage, row, strict=True):
+            _dilate(block, dilation, dilation)
+
+
+def _own_dilation(index: int, output_stride: int) -> int:
+    """What stage `index`, counted from 0, needs so that it sees as much as it would with its strides."""
+    return int(max(1, 2 ** (index + 2) // output_stride))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _positive(key: str, numbers: Sequence[int]) -> tuple[int, ...]:
-    if any(not isinstance(number, int) or number < 1 for number in numbers):
-        raise RecipeError(f"{key} takes whole numbers from 1 up, not {list(numbers)}.")
+    if not _is_list(numbers) or any(type(number) is not int or number < 1 for number in numbers):
+        raise RecipeError(
+            f"{key} takes whole numbers from 1 up, not {list(numbers) if _is_list(numbers) else numbers}."
+        )
     return tuple(numbers)
 
 
@@ -324,114 +425,19 @@ def _resnet_stages(net: nn.Module) -> list[list[nn.Module]]:
     return stages if plain else []
 
 
+def _spatial(block: Any) -> list[Any]:
+    """The 3×3 convolutions on a block's main path: two of a basic block, one of a bottleneck."""
+    return [conv for conv in (block.conv1, block.conv2) if conv.kernel_size[0] > 1]
+
+
 def _dilate(block: Any, first: int, rest: int) -> None:
     """Gives `first` to the block's first 3×3 convolution and a 3×3 shortcut, `rest` to its second."""
-    spatial = [conv for conv in (block.conv1, block.conv2) if conv.kernel_size[0] > 1]
     shortcut = [] if block.downsample is None else [m for m in block.downsample if isinstance(m, nn.Conv2d)]
-    pairs = [*zip(spatial, (first, rest), strict=False), *((m, first) for m in shortcut if m.kernel_size[0] > 1)]
+    pairs = [
+        *zip(_spatial(block), (first, rest), strict=False),
+        *((m, first) for m in shortcut if m.kernel_size[0] > 1),
+    ]
     for conv, dilation in pairs:
         conv.dilation = (dilation, dilation)
         padding = dilation * (conv.kernel_size[0] - 1) // 2
         conv.padding = (padding, padding)
-
-
-def _fetch(name: str, cfg: dict[str, Any]) -> Path:
-    """The published weights as a local file, from the hub's cache or from the hub."""
-    way_on = (
-        f"Give a local weight file (weights=…, tensors named as in timm's '{name}'), "
-        "or start from random weights (pretrained=False)."
-    )
-    repository = cfg.get("hf_hub_id")
-    if not repository:
-        raise PretrainedUnavailable(f"the Hugging Face hub has no weights for backbone '{name}'. {way_on}")
-    file = cfg.get("hf_hub_filename") or "model.safetensors"
-    cached = try_to_load_from_cache(repository, file)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        # The hub's own download tries six times, 23 seconds in all, before it says that there is no network.
-        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT)
-        return Path(hf_hub_download(repository, file))
-    except Exception as error:  # whichever HTTP library the hub client uses, its errors share no root of their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PretrainedUnavailable(
-            f"cannot fetch the pretrained weights of backbone '{name}' ({repository}/{file}) from "
-            f"{constants.ENDPOINT}: {reason}. {way_on}"
-        ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file; never runs code from it."""
-    if not path.is_file():
-        raise WeightsError(f"no weight file at '{path}'. Give the path of a .safetensors or .pth file.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            # PyTorch remarks on plain pickles and TorchScript archives just before it refuses them.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"'{path}' is no file of tensors alone: it is damaged, or it holds Python objects, which could run code. "
-            "It was not executed. Save the state dictionary by itself, best as .safetensors."
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"'{path}' cannot be read as a weight file; is it complete? {reason}") from error
-    for key in ("state_dict", "model", "net"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    state = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
-    if not state:
-        raise WeightsError(f"'{path}' holds no tensors by name. Give a file made by torch.save(model.state_dict(), …).")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return state
-
-
-def _convert(net: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Brings an original author's tensor names to timm's, where timm has a converter for the family."""
-    converter = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    converted: Any = state
-    if converter is not None:
-        # A converter that stumbles did not meet the layout it is for; the names are then checked as they are.
-        with contextlib.suppress(Exception):
-            converted = converter(dict(state), net)
-    return {key: value for key, value in converted.items() if isinstance(value, Tensor)}
-
-
-def _load(net: Any, state: dict[str, Tensor], known: set[str], name: str, source: Path) -> None:
-    """Fills the network; every tensor it has must be in the file, and the file may add only what timm's model has.
-
-    Args:
-        net: the network without its classifier.
-        state: the file's tensors.
-        known: the names that the network had with its classifier.
-        name: the backbone's name, for the message.
-        source: the file, for the message.
-
-    Raises:
-        WeightsError: with the tensors that are missing, unexpected, or of another shape.
-    """
-    heads = net.pretrained_cfg.get("classifier") or ()
-    prefixes = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
-    wanted = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
-    lost = [key for key in wanted if key not in state]
-    foreign = [key for key in state if key not in known and not key.startswith(prefixes)]
-    differing = [key for key in wanted if key in state and state[key].shape != wanted[key]]
-    # Files from before batch norm counted its steps lack the counters, and nothing reads them at a fixed momentum.
-    missing = [f"{key} {wanted[key]}" for key in lost if not key.endswith("num_batches_tracked")]
-    unexpected = [f"{key} {tuple(state[key].shape)}" for key in foreign]
-    reshaped = [f"{key} {tuple(state[key].shape)}, not {wanted[key]}" for key in differing]
-    problems = [
-        f"\n  {title} ({len(found)}): {'; '.join(found[:8])}{'; …' if len(found) > 8 else ''}"
-        for title, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if found
-    ]
-    if problems:
-        raise WeightsError(
-            f"'{source}' does not fit backbone '{name}'.{''.join(problems)}\n"
-            f"  Give a file of timm's '{name}', or name the backbone that the file is of."
-        )
-    net.load_state_dict({key: tensor for key, tensor in state.items() if key in wanted}, strict=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +16,11 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from segcontext.aggregation import EMA
+from segcontext.assembly import segmenter
 from segcontext.errors import CheckpointError, RecipeError, SegContextError
-from segcontext.model import Normalize, Segmenter
+from segcontext.layers import Normalize
+from segcontext.model import Segmenter
 from segcontext.pictures import atomic_path
-from segcontext.zoo import segmenter
 
 __all__ = ["FORMAT_VERSION", "StateFile", "load_model", "read_state", "save_model", "write_state"]
 
@@ -128,11 +130,20 @@ def save_model(
 def describe(model: Segmenter) -> dict[str, Any]:
     """Everything about a network but its weights, as plain JSON values."""
     normalize = model.normalize
-    assert isinstance(normalize, Normalize)
+    if not isinstance(normalize, Normalize):
+        raise CheckpointError(
+            f"A file cannot describe a normalize of type {type(normalize).__name__}; it can describe "
+            "segcontext.layers.Normalize."
+        )
     backbone: Any = model.backbone
     units = [module for module in model.modules() if isinstance(module, EMA)]
+    options = {**model.options, "pretrained": False, "weights": None}
+    if units:
+        # It may have been changed since the network was built.
+        iterations = {"evaluation_iterations": units[0].evaluation_iterations}
+        options["aggregation_options"] = {**(options.get("aggregation_options") or {}), **iterations}
     return {
-        "options": _plain({**model.options, "pretrained": False, "weights": None}),
+        "options": _plain(options),
         "num_classes": model.num_classes,
         "classes": list(model.classes),
         "palette": [list(colour) for colour in model.palette],
@@ -141,7 +152,7 @@ def describe(model: Segmenter) -> dict[str, Any]:
             "std": normalize.std.flatten().tolist(),
             "channel_order": "bgr" if normalize.bgr else "rgb",
             "range": "uint8 0..255 or float 0..1",
-            "padding": "none",
+            "padding": model.padding,
         },
         "output_stride": backbone.output_stride,
         "iterations": {
@@ -158,10 +169,9 @@ def load_model(
     output_stride: int | None = None,
     evaluation_iterations: int | None = None,
     device: str | torch.device = "cpu",
+    trust: Sequence[str] = (),
 ) -> Segmenter:
     """Loads a trained network; never touches the network of computers, never runs code from the file.
-
-    A file may name parts by the dotted paths of classes, which are then imported from what is installed here.
 
     Args:
         run: a run folder, or a weight file of segcontext.
@@ -169,6 +179,8 @@ def load_model(
         output_stride: another stride than in training (train at 16, evaluate at 8).
         evaluation_iterations: another number of EM iterations.
         device: where the network goes.
+        trust: packages of which a file may name classes as parts. A part from anywhere else is refused unless its
+            module is imported already, since importing a module runs it.
 
     Returns:
         The network in evaluation mode, with `classes` and `palette`.
@@ -188,11 +200,14 @@ def load_model(
     try:
         # Whatever the file says, nothing is fetched: the weights are in it.
         options = {**info["options"], "pretrained": False, "weights": None}
+        for kind in ("aggregation", "distribution"):
+            _check_trust(path, kind, str(options[kind]), trust)
         if output_stride is not None:
             options["output_stride"] = output_stride
         model = segmenter(info["num_classes"], **options)
         given = info["input"]
         model.normalize = Normalize(given["mean"], given["std"], bgr=given["channel_order"] == "bgr")
+        model.padding = given["padding"]
         model.classes = tuple(info["classes"])
         model.palette = tuple((r, g, b) for r, g, b in info["palette"])
     except SegContextError:
@@ -264,6 +279,17 @@ def load_tensors(model: Segmenter, tensors: Mapping[str, Tensor], *, source: str
     model.load_state_dict({**own, **given})
 
 
+def _check_trust(path: Path, kind: str, name: str, trust: Sequence[str]) -> None:
+    """Refuses a part from a module that is neither imported nor trusted."""
+    module = name.rpartition(".")[0]
+    if module and module not in sys.modules and module.split(".")[0] not in trust:
+        package = module.split(".")[0]
+        raise CheckpointError(
+            f"{path} names a part of another package ({kind}: {name}), and importing it would run its code. If you "
+            f"trust that package, import it first or pass trust=['{package}'] (--trust {package})."
+        )
+
+
 def _is_pickle(path: Path) -> bool:
     """Whether a file that is no safetensors file begins like a pickle or a zip archive of one."""
     try:
@@ -272,7 +298,7 @@ def _is_pickle(path: Path) -> bool:
     except OSError:
         return False
     # A cut safetensors file may begin with the same bytes, its length, but a brace always follows.
-    return start[8:] != b"{" and (start[:1] == b"\x80" or start[:2] == b"PK")
+    return len(start) == 9 and start[8:] != b"{" and (start[:1] == b"\x80" or start[:2] == b"PK")
 
 
 def _plain(value: Any) -> Any:

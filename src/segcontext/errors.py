@@ -12,7 +12,8 @@ SegContextError(ValueError)
 │   ├── PretrainedUnavailable  pretrained weights cannot be fetched (no network)
 │   └── CheckpointError        a run or checkpoint is damaged, unsafe, or from another format
 ├── OutputExists               writing would overwrite something of the user's
-└── TrainingDiverged           the loss is no longer finite
+├── TrainingDiverged           the loss is no longer finite
+└── TrainingInterrupted        the run was asked to stop, finished its step and saved
 ```
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "SegContextError",
     "ShapeError",
     "TrainingDiverged",
+    "TrainingInterrupted",
     "WeightsError",
     "nearest",
     "plain",
@@ -40,7 +42,13 @@ __all__ = [
 
 
 class SegContextError(ValueError):
-    """The root of every error meant for users; the command line prints it on one screen and exits with 2."""
+    """The root of every error meant for users; the command line prints it on one screen and exits with 2.
+
+    Attributes:
+        shared: whether every process of a distributed run raises it, so that the first one's word is enough.
+    """
+
+    shared = False
 
 
 class RecipeError(SegContextError):
@@ -85,6 +93,18 @@ class OutputExists(SegContextError):
 
 class TrainingDiverged(SegContextError):
     """The loss is no longer finite."""
+
+
+class TrainingInterrupted(SegContextError):
+    """The run was asked to stop, finished its step and saved.
+
+    Attributes:
+        signal: the number of the signal that asked.
+    """
+
+    def __init__(self, message: str, number: int = 0) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 def plain(error: Exception) -> str:

@@ -1,13 +1,16 @@
-"""The two layers that every part is built from."""
+"""The layers that every part is built from, and the one that images go through first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segcontext.pooled_norm import PooledNorm
 
-__all__ = ["ConvNormAct", "resize"]
+__all__ = ["ConvNormAct", "Normalize", "resize"]
 
 
 class ConvNormAct(nn.Sequential):
@@ -65,6 +68,45 @@ class ConvNormAct(nn.Sequential):
         super().__init__(*layers)
         self.in_channels = in_channels
         self.out_channels = out_channels
+
+
+class Normalize(nn.Module):
+    """Brings RGB images to what the backbone was trained on.
+
+    Args:
+        mean: per RGB channel, with images in [0, 1].
+        std: per RGB channel, likewise.
+        bgr: whether the backbone wants its channels in the order blue, green, red.
+
+    Shape:
+        (B, 3, H, W), uint8 in 0..255 or floats in [0, 1], to floats of the same shape.
+
+    Note:
+        The GALD authors' input (BGR, 0-255, mean subtracted, not divided) is
+        ``Normalize((122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255), (1 / 255,) * 3, bgr=True)``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        *,
+        bgr: bool = False,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.bgr = bgr
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scales, centres and orders the channels."""
+        x = images.to(self.mean.dtype)
+        x = x / 255 if images.dtype == torch.uint8 else x
+        x = (x - self.mean) / self.std
+        return x.flip(1) if self.bgr else x
 
 
 def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError, ShapeError
-from segcontext.layers import ConvNormAct, resize
+from segcontext.layers import Normalize
 from segcontext.types import Context, Features, Output, Stages
 
 __all__ = [
     "Arrangement",
-    "AuxiliaryHead",
-    "Decoder",
     "LocalInput",
-    "Normalize",
     "Segmenter",
     "SkipInput",
     "update_bases",
@@ -26,100 +23,6 @@ __all__ = [
 Arrangement: TypeAlias = Literal["gald", "ldga", "parallel"]
 LocalInput: TypeAlias = Literal["reduced", "deep"]
 SkipInput: TypeAlias = Literal["none", "reduced", "deep"]
-
-
-class Normalize(nn.Module):
-    """Brings RGB images to what the backbone was trained on.
-
-    Args:
-        mean: per RGB channel, with images in [0, 1].
-        std: per RGB channel, likewise.
-        bgr: whether the backbone wants its channels in the order blue, green, red.
-
-    Shape:
-        (B, 3, H, W), uint8 in 0..255 or floats in [0, 1], to floats of the same shape.
-
-    Note:
-        The GALD authors' input (BGR, 0-255, mean subtracted, not divided) is
-        ``Normalize((122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255), (1 / 255,) * 3, bgr=True)``.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        *,
-        bgr: bool = False,
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
-        self.bgr = bgr
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scales, centres and orders the channels."""
-        x = images.to(self.mean.dtype)
-        x = x / 255 if images.dtype == torch.uint8 else x
-        x = (x - self.mean) / self.std
-        return x.flip(1) if self.bgr else x
-
-
-class Decoder(nn.Module):
-    """The decoder of DeepLabV3+ (Chen et al. 2018, §3.1): sharpens with the stride-4 features.
-
-    Args:
-        in_channels: channels of the context features.
-        low_channels: channels of the stride-4 features, which a 1×1 convolution brings to `reduced_channels`.
-        channels: channels of the two 3×3 convolutions and of the output.
-        reduced_channels: 48 in the paper.
-
-    Shape:
-        (B, in_channels, h, w) and (B, low_channels, H/4, W/4) to (B, channels, H/4, W/4).
-    """
-
-    def __init__(self, in_channels: int, low_channels: int, *, channels: int = 256, reduced_channels: int = 48) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = channels
-        self.low = ConvNormAct(low_channels, reduced_channels)
-        self.mix = nn.Sequential(
-            ConvNormAct(in_channels + reduced_channels, channels, kernel_size=3),
-            ConvNormAct(channels, channels, kernel_size=3),
-        )
-
-    def forward(self, x: Tensor, low: Tensor, *, align_corners: bool = True) -> Tensor:
-        """Upsamples `x` to the low-level map, concatenates, and mixes."""
-        low = self.low(low)
-        x = resize(x, (low.shape[-2], low.shape[-1]), align_corners=align_corners)
-        mixed: Tensor = self.mix(torch.cat([x, low], 1))
-        return mixed
-
-
-class AuxiliaryHead(nn.Sequential):
-    """Deep supervision on the stage before the last (PSPNet §3.3; GALD: 3×3 to 512, BN, ReLU, dropout, 1×1).
-
-    Args:
-        in_channels: channels of that stage.
-        num_classes: the classes.
-        channels: width of the 3×3 convolution.
-        dropout: share of channels dropped in training.
-        bias: whether the 3×3 convolution has a bias, as in the GALD authors' checkpoints.
-
-    Shape:
-        (B, in_channels, h, w) to (B, num_classes, h, w).
-    """
-
-    def __init__(
-        self, in_channels: int, num_classes: int, *, channels: int = 512, dropout: float = 0.1, bias: bool = False
-    ) -> None:
-        super().__init__(
-            ConvNormAct(in_channels, channels, kernel_size=3, bias=bias),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(channels, num_classes, 1),
-        )
 
 
 class Segmenter(nn.Module):
@@ -218,6 +121,8 @@ class Segmenter(nn.Module):
         self.num_classes = num_classes
         self.classes = tuple(classes)
         self.palette = tuple(palette)
+        #: How images are padded in use unless a protocol says otherwise: ``"none"`` or ``"stride_plus_one"``.
+        self.padding = "none"
         #: What `segcontext.zoo.segmenter` was called with, so that a checkpoint can build the model again.
         self.options: dict[str, Any] = {}
 

@@ -13,10 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segcontext.data.dataset import IMAGE_SUFFIXES
+from segcontext.data.files import IMAGE_SUFFIXES
 from segcontext.errors import DataError, OutputExists, SampleError
-from segcontext.inference import Predictor, read_source
-from segcontext.pictures import atomic_path, save_picture
+from segcontext.files import atomic_path
+from segcontext.inference import LabelMap, Predictor, read_source
+from segcontext.pictures import save_picture
 
 __all__ = ["FilePrediction", "InputFile", "find_images", "predict_files"]
 
@@ -239,9 +240,12 @@ def _refuse_clashes(planned: Sequence[FilePrediction], *, overwrite: bool) -> No
 
 def _write(predictor: Predictor, plan: FilePrediction) -> None:
     image = read_source(plan.source)
-    prediction = predictor(image)
+    found: LabelMap
     # The mask comes last: where it lies, the other outputs of its image lie too.
-    if plan.probabilities is not None:
+    if plan.probabilities is None:
+        found = predictor.label_map(image)
+    else:
+        found = prediction = predictor(image)
         with atomic_path(plan.probabilities) as temporary:
             np.savez_compressed(
                 temporary,
@@ -249,6 +253,6 @@ def _write(predictor: Predictor, plan: FilePrediction) -> None:
                 classes=np.array(prediction.classes),
             )
     if plan.overlay is not None:
-        save_picture(plan.overlay, prediction.overlay(image))
+        save_picture(plan.overlay, found.overlay(image))
     assert plan.mask is not None
-    prediction.save(plan.mask, overwrite=True)
+    found.save(plan.mask, overwrite=True)

@@ -94,6 +94,8 @@ class Recipe:
             best; 0 keeps none.
         precision: ``32`` or ``bf16``.
         channels_last: whether maps are stored channels-last.
+        padding: stride_plus_one pads images in validation and later use until each side is 1 modulo the stride, as
+            EMANet's authors do at evaluation; none leaves them.
         val_every: steps between validations; 0 validates ten times.
         val_limit: validate on this many images, spread over the split; 0 takes all.
         checkpoint_every: steps between saved training states.
@@ -148,13 +150,14 @@ class Recipe:
     ohem_scope: Literal["process", "global"] = "process"
     loss_average: Literal["valid", "all"] = "valid"
     auxiliary_weight: float = 0.4
-    class_weights: str | list[float] = "none"
+    class_weights: Literal["none", "median_frequency", "inverse_log", "inverse_sqrt"] | list[float] = "none"
     bn_momentum: float = 0.1
     freeze_bn: bool = False
     sync_bn: bool = True
     weight_averaging: float = 0.0
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = True
+    padding: Literal["none", "stride_plus_one"] = "none"
     val_every: int = 0
     val_limit: int = 0
     checkpoint_every: int = 500

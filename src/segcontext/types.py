@@ -110,6 +110,10 @@ class Affinity(NamedTuple):
             share that fell on the zero padding outside the map.
         """
         _check_pixel(y, x, self.query)
+        with torch.autocast(self.query.device.type, enabled=False):
+            return self._row(y, x)
+
+    def _row(self, y: int, x: int) -> Tensor:
         batch, channels, height, width = self.key.shape
         query = self.query[:, :, y, x].float()
         if self.kernel_size == 0:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segcontext.errors import RecipeError
 from segcontext.ops.compact_attention import compact_attention
+from segcontext.ops.precision import widen
 from segcontext.types import Context
 
 __all__ = ["CGNL"]
@@ -69,4 +71,9 @@ class CGNL(nn.Module):
         """
         query, key, value = self.z(self.t(x)), self.p(x), self.g(x)
         drawn = compact_attention(query.flatten(2), key.flatten(2), value.flatten(2), groups=self.groups)
-        return Context(x + self.gn(drawn.reshape(x.shape)))
+        # A module cast to half precision as a whole still normalises in float32.
+        norm = self.gn
+        normed = F.group_norm(
+            widen(drawn.reshape(x.shape)), norm.num_groups, widen(norm.weight), widen(norm.bias), norm.eps
+        )
+        return Context(x + normed.to(x.dtype))

@@ -10,7 +10,7 @@ from segcontext.data.camvid import CamVid
 from segcontext.data.dataset import Dataset, Item, list_files, read_image, what_lies_at
 from segcontext.data.folder import Folder
 from segcontext.data.scenes import Scenes
-from segcontext.data.stream import Batch, Drawn, PositionBatches, TrainingStream, training_loader
+from segcontext.data.stream import Batch, Caught, Drawn, Failure, PositionBatches, TrainingStream, training_loader
 from segcontext.data.transforms import Crop, TrainTransform
 from segcontext.errors import DatasetNotFound, RecipeError, nearest
 
@@ -18,9 +18,11 @@ __all__ = [
     "DATASETS",
     "Batch",
     "CamVid",
+    "Caught",
     "Crop",
     "Dataset",
     "Drawn",
+    "Failure",
     "Folder",
     "Frequencies",
     "Item",

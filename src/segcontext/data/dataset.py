@@ -1,39 +1,35 @@
-"""The abstract data set that every data set subclasses, and the reading of image and mask files."""
+"""The abstract data set that every data set subclasses."""
 
 from __future__ import annotations
 
 import logging
-import os
-import struct
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
 from torchvision import tv_tensors
 
+from segcontext.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files, read_image, what_lies_at
+from segcontext.data.masks import VOID, Colour, raw_labels, wrong_labels
 from segcontext.errors import DatasetNotFound, LabelError, RecipeError, SampleError, nearest
 from segcontext.types import Sample
 
-__all__ = ["IMAGE_SUFFIXES", "MASK_SUFFIXES", "VOID", "Colour", "Dataset", "Item", "list_files", "read_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "VOID",
+    "Colour",
+    "Dataset",
+    "Item",
+    "list_files",
+    "read_image",
+    "what_lies_at",
+]
 
 logger = logging.getLogger(__name__)
-
-VOID = 255
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-# No lossy format: compression would invent labels along every edge.
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-
-Colour: TypeAlias = tuple[int, int, int]
-Integers: TypeAlias = npt.NDArray[np.integer[Any]]
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class Item(NamedTuple):
@@ -180,14 +176,14 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         if mask is None:
             return None
         path = self.root / mask
-        raw = _raw_labels(path, self.colours)
+        raw = raw_labels(path, self.colours)
         known = self.label_map()
         table = np.full(256, VOID, np.uint8)
         valid = np.zeros(256, np.bool_)
         table[list(known.keys())] = list(known.values())
         valid[list(known.keys())] = True
         if raw.max() > VOID or raw.min() < 0 or not valid[raw].all():
-            raise LabelError(_wrong_labels(path, raw, known, len(self.classes)))
+            raise LabelError(wrong_labels(path, raw, known, len(self.classes)))
         return tv_tensors.Mask(torch.from_numpy(table[raw]))
 
     def pairs(self, images: str, masks: str | None) -> list[Item]:
@@ -241,139 +237,3 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r}, {self.split!r}): {len(self)} images"
-
-
-def read_image(path: str | Path) -> tv_tensors.Image:
-    """Reads an image file as it is meant to be seen: its EXIF orientation is applied, alpha is dropped.
-
-    Args:
-        path: any file that Pillow reads; 16-bit greys keep their upper eight bits.
-
-    Returns:
-        uint8 RGB, (3, H, W).
-
-    Raises:
-        SampleError: if the file is missing, truncated or no image.
-    """
-    image = _decoded(Path(path))
-    if image.mode.startswith("I"):
-        image = Image.fromarray(np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8))
-    elif image.mode == "P":
-        # Straight to RGB, Pillow warns of palettes that hold transparency.
-        image = image.convert("RGBA")
-    pixels = np.array(image.convert("RGB"))
-    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
-
-
-def list_files(root: Path, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Lists the files of a folder and of the folders in it, hidden ones left out.
-
-    Args:
-        root: the data set's folder.
-        folder: the folder to list, relative to `root`.
-        suffixes: the suffixes to keep, in lower case; files are matched in either case.
-
-    Returns:
-        Path relative to `folder` without its suffix, to path relative to `root`; sorted by name.
-
-    Raises:
-        DatasetNotFound: if the folder is not there.
-        SampleError: if two files differ by their suffix alone.
-    """
-    top = root / folder
-    if not top.is_dir():
-        raise DatasetNotFound(f"No folder {top}. {what_lies_at(top)} Check the path and the split.")
-    found: dict[str, str] = {}
-    for parent, folders, files in os.walk(top, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = Path(parent).relative_to(top).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        for file in files:
-            stem, suffix = os.path.splitext(file)  # noqa: PTH122 -- a Path per file is slow for 100,000 files
-            if file.startswith(".") or suffix.lower() not in suffixes:
-                continue
-            path = f"{folder}/{prefix}{file}"
-            other = found.setdefault(f"{prefix}{stem}", path)
-            if other != path:
-                raise SampleError(f"{root / other} and {root / path} have the same name; keep one of the two.")
-    return dict(sorted(found.items()))
-
-
-def what_lies_at(path: Path) -> str:
-    """A sentence that says what is found where `path` was expected, for error messages."""
-    if path.is_file():
-        return f"{path} is a file, not a folder."
-    while not path.is_dir() and path != path.parent:
-        path = path.parent
-    with os.scandir(path) as entries:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in islice(entries, 100))
-    listing = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-    return f"{path.resolve()} holds: {listing or 'nothing'}."
-
-
-def _decoded(path: Path) -> Image.Image:
-    """A decoded file, turned as its EXIF orientation says; every failure is worded for users."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return image
-    except FileNotFoundError as error:
-        raise SampleError(f"{path} does not exist. Check the path; it may have been moved or deleted.") from error
-    except _UNREADABLE as error:
-        raise SampleError(
-            f"{path} cannot be read as an image: {error}. It may be truncated or of another format; "
-            "fetch or export the file again, or remove it."
-        ) from error
-
-
-def _raw_labels(path: Path, colours: Mapping[Colour, int] | None) -> Integers:
-    """The values that a mask stores, (H, W), before the label map."""
-    image = _decoded(path)
-    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
-        pixels: Integers = np.asarray(image)
-        return pixels.astype(np.uint8) if image.mode == "1" else pixels
-    rgb = np.asarray(image.convert("RGB"))
-    if colours is None:
-        advice = "convert it by the classes' colours, or say which colour is which class: `r g b` on each line of a "
-        advice += "folder's classes file, `colours` of a Dataset subclass."
-        if (rgb == rgb[..., :1]).all():
-            advice = "its channels are all equal, so keep the first."
-        raise SampleError(
-            f"{path} stores colours (mode {image.mode}). Expected one class index per pixel, in an 8-bit grey or "
-            f"palette PNG: {advice}"
-        )
-    packed = rgb.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    labels = np.full(packed.shape, -1, np.int16)
-    for (red, green, blue), value in colours.items():
-        labels[packed == red * 65536 + green * 256 + blue] = value
-    unknown = rgb[labels < 0]
-    if len(unknown):
-        raise LabelError(
-            f"{path} holds {len(unknown)} pixels of colours that are no class, such as {tuple(unknown[0].tolist())}. "
-            "Expected only the data set's colours; a mask that was resized or saved lossily has to be made anew."
-        )
-    return labels
-
-
-def _wrong_labels(path: Path, raw: Integers, known: Mapping[int, int], classes: int) -> str:
-    """The message for a mask with values that mean nothing."""
-    values, counts = np.unique(raw, return_counts=True)
-    present = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    wrong = {value: count for value, count in present.items() if value not in known}
-    shown = ", ".join(f"{value} ({count} pixels)" for value, count in islice(wrong.items(), 5))
-    expected = sorted(value for value, label in known.items() if label != VOID)
-    contiguous = expected == list(range(expected[0], expected[-1] + 1))
-    span = f"{expected[0]}..{expected[-1]}" if contiguous else ", ".join(map(str, expected))
-    void = ", ".join(str(value) for value, label in sorted(known.items()) if label == VOID)
-    hint = "Mend the mask or the list of classes."
-    if len(wrong) > 20:
-        hint = "So many values look like a picture or a resampled mask; labels are resized with nearest-neighbour."
-    elif list(wrong) == [classes] and expected == list(range(classes)):
-        hint = "Do the labels start at 1? Subtract 1, or name the class that is missing from the list."
-    elif len(present) == 2 and classes == 2:
-        hint = f"The mask is binary with values {values[0]} and {values[1]}: store 0 and 1 instead."
-    return (
-        f"{path} holds labels that are no class: {shown}{', …' if len(wrong) > 5 else ''}. "
-        f"Expected {span} for the {classes} classes{f' and {void} for void' if void else ''}. {hint}"
-    )

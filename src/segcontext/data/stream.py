@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from segcontext.data.dataset import Dataset
 from segcontext.data.transforms import Crop
-from segcontext.errors import RecipeError
+from segcontext.errors import RecipeError, SegContextError
 from segcontext.types import Sample
 
-__all__ = ["Batch", "Drawn", "PositionBatches", "TrainingStream", "collate", "training_loader"]
+__all__ = ["Batch", "Caught", "Drawn", "Failure", "PositionBatches", "TrainingStream", "collate", "training_loader"]
 
 _ORDER, _AUGMENTATION = 0, 1
 
@@ -50,6 +50,39 @@ class Batch(NamedTuple):
     masks: Tensor
     names: tuple[str, ...]
     positions: Tensor
+
+
+class Failure(NamedTuple):
+    """What stands for a sample that could not be read, so that every process of a run learns of it at the same place.
+
+    Attributes:
+        kind: the error's class.
+        message: its message.
+    """
+
+    kind: type[SegContextError]
+    message: str
+
+
+class Caught(torch.utils.data.Dataset[Any]):
+    """The samples of another data set, with a `Failure` where reading one raised an error meant for users.
+
+    Args:
+        source: any map-style data set.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample, or the failure to read it."""
+        try:
+            return self.source[index]
+        except SegContextError as error:
+            return Failure(type(error), str(error))
 
 
 class TrainingStream(torch.utils.data.Dataset[Drawn]):
@@ -186,15 +219,18 @@ class PositionBatches(Sampler[list[int]]):
             yield list(range(first, first + self.share))
 
 
-def collate(samples: Sequence[Drawn]) -> Batch:
+def collate(samples: Sequence[Drawn | Failure]) -> Batch | Failure:
     """Stacks the samples of a step.
 
     Args:
         samples: crops of one size.
 
     Returns:
-        The batch, in the same order.
+        The batch, in the same order, or the first failure.
     """
+    for sample in samples:
+        if isinstance(sample, Failure):
+            return sample
     images, masks, names, positions = zip(*samples, strict=True)
     return Batch(torch.stack(images), torch.stack(masks), tuple(names), torch.tensor(positions))
 
@@ -211,12 +247,12 @@ def training_loader(
         pin_memory: whether batches are put into page-locked memory, from where a GPU fetches them faster.
 
     Returns:
-        A loader of `Batch`.
+        A loader of `Batch`, or of `Failure` where a sample of the step could not be read.
     """
     # Without a generator of its own, the loader would draw its workers' seed from the global random state.
     own = torch.Generator().manual_seed(0)
     return DataLoader(
-        stream,
+        Caught(stream),
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin_memory,

@@ -63,7 +63,11 @@ def em_responsibilities(
         The paper gives no formula for the kernels beside the exponential inner product; the plain inner product is
         rectified here so that responsibilities cannot be negative.
     """
-    x, bases = widen(x), widen(bases)
+    with torch.autocast(x.device.type, enabled=False):
+        return _responsibilities(widen(x), widen(bases), kernel, lam, eps)
+
+
+def _responsibilities(x: Tensor, bases: Tensor, kernel: EMKernel, lam: float, eps: float) -> Tensor:
     if kernel == "exponential_inner_product":
         return (lam * (x @ bases.mT)).softmax(-1)
     if kernel == "inner_product":

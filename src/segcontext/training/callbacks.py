@@ -17,20 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from segcontext.checkpoint import save_model
-from segcontext.errors import SegContextError
+from segcontext.errors import TrainingInterrupted
 from segcontext.pictures import atomic_path
 from segcontext.training import state as states
 from segcontext.training.task import Task
 
-__all__ = ["Bar", "Keeper", "Log", "TrainingInterrupted"]
-
-
-class TrainingInterrupted(SegContextError):
-    """The run was asked to stop, finished its step and saved; `signal` is the signal's number."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.signal = number
+__all__ = ["Bar", "Keeper", "Log"]
 
 
 class Keeper(pl.Callback):
@@ -66,6 +58,10 @@ class Keeper(pl.Callback):
             signal.signal(number, handler)
         self._handlers = {}
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Gives the signals back after an error too; Lightning's teardown is for runs that end well."""
+        self.teardown(trainer, pl_module, "fit")
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         assert self._task is not None
         if self._task.stop_requested and number == signal.SIGINT:
@@ -76,7 +72,7 @@ class Keeper(pl.Callback):
         """Saves where it is time to, and stops where all ranks agreed to."""
         self.progress.step = pl_module.step
         if pl_module.stop_agreed:
-            self._stop(trainer, pl_module, max(pl_module.stop_requested, signal.SIGINT))
+            self._stop(trainer, pl_module, pl_module.stop_agreed)
         if pl_module.step % self.every == 0:
             self._save(trainer, pl_module)
 
@@ -125,11 +121,13 @@ class Keeper(pl.Callback):
     def _stop(self, trainer: pl.Trainer, task: Task, number: int) -> None:
         self._save(trainer, task)
         trainer.strategy.barrier("segcontext.stop")
-        raise TrainingInterrupted(
+        error = TrainingInterrupted(
             f"Stopped by {signal.Signals(number).name} after step {task.step} of {task.total_steps}; everything is "
             "saved. Go on with --resume.",
             number,
         )
+        error.shared = True
+        raise error
 
 
 class Log(pl.Callback):
@@ -289,10 +287,14 @@ class Bar(pl.Callback):
             )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Takes the bar down, also after an error."""
+        """Takes the bar down."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Takes the bar down after an error too, before anybody prints it."""
+        self.teardown(trainer, pl_module, "fit")
 
 
 def _clock(seconds: float) -> str:

@@ -24,7 +24,7 @@ from segcontext.checkpoint import load_tensors, read_state, weight_file
 from segcontext.data import Dataset, class_frequencies, class_weights, open_dataset
 from segcontext.errors import CheckpointError, OutputExists, RecipeError
 from segcontext.evaluation import listing, plain_names
-from segcontext.model import Normalize
+from segcontext.layers import Normalize
 from segcontext.recipe import Recipe
 from segcontext.training.callbacks import Bar, Keeper, Log
 from segcontext.training.report import write_report
@@ -39,6 +39,21 @@ logger = logging.getLogger(__name__)
 
 #: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
 EXECUTION_KEYS = frozenset({"workers", "devices", "accelerator", "checkpoint_every", "data"})
+
+
+#: What a run writes into its folder, and all that is deleted where an earlier run is replaced.
+WRITTEN = (
+    "recipe.yaml",
+    "state.safetensors",
+    "metrics.csv",
+    "report.md",
+    "curves.png",
+    "explained_*.png",
+    "tensorboard",
+    "validation",
+    "weights/best.safetensors",
+    "weights/last.safetensors",
+)
 
 
 class Result(NamedTuple):
@@ -116,8 +131,6 @@ def train(
         task.step = progress.step
     elif recipe.init:
         _start_from(task, recipe)
-    if is_primary() and not resumable:
-        _prepare(folder, recipe, overwrite=overwrite or resume)
     normalize = task.model.normalize
     assert isinstance(normalize, Normalize)
     mean = normalize.mean.flatten().tolist()
@@ -129,12 +142,16 @@ def train(
         val_every=every,
         pad_value=tuple(round(255 * value) for value in mean),
     )
+    task.locate = streams.files
     stretches = 0
     step = progress.step
     while step < total:
         step, stretches = next_validation(step, every, total), stretches + 1
     with _quiet_lightning():
         trainer = _trainer(recipe, folder, progress, stretches, devices * nodes, nodes, console)
+        # Nothing of an earlier run is touched before everything that could be wrong with this one has been built.
+        if is_primary() and not resumable:
+            _prepare(folder, recipe, overwrite=overwrite, resume=resume)
         if (
             progress.step
             and progress.validated < progress.step
@@ -158,7 +175,7 @@ def _make_task(recipe: Recipe, dataset: Dataset, total: int) -> Task:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build(recipe.model, len(dataset.classes), recipe.network())
-    model.classes, model.palette = tuple(dataset.classes), tuple(dataset.palette)
+    model.classes, model.palette, model.padding = tuple(dataset.classes), tuple(dataset.palette), recipe.padding
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return Task(model, recipe, total_steps=total, class_weights=_weights(recipe, dataset))
@@ -174,7 +191,7 @@ def _weights(recipe: Recipe, dataset: Dataset) -> Tensor | None:
         return torch.tensor(recipe.class_weights)
     if recipe.class_weights == "none":
         return None
-    return class_weights(class_frequencies(dataset), method=recipe.class_weights)  # type: ignore[arg-type]
+    return class_weights(class_frequencies(dataset), method=recipe.class_weights)
 
 
 def _start_from(task: Task, recipe: Recipe) -> None:
@@ -210,7 +227,10 @@ def _trainer(
     recipe: Recipe, folder: Path, progress: Progress, stretches: int, world: int, nodes: int, console: Console
 ) -> pl.Trainer:
     return pl.Trainer(
-        accelerator=recipe.accelerator,
+        # Apple's GPUs lack the float64 in which losses are summed.
+        accelerator=("gpu" if torch.cuda.is_available() else "cpu")
+        if recipe.accelerator == "auto"
+        else recipe.accelerator,
         devices=world // nodes,
         num_nodes=nodes,
         strategy=DDPStrategy() if world > 1 else "auto",
@@ -258,18 +278,27 @@ def is_primary() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
-def _prepare(folder: Path, recipe: Recipe, *, overwrite: bool) -> None:
+def _prepare(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
+    """Makes the folder ready for a new run; of an earlier one only what runs write is deleted, and only as allowed."""
     if folder.exists() and not folder.is_dir():
         raise OutputExists(f"{folder} is a file, but a folder is needed for the run: choose another name.")
     if folder.is_dir() and any(folder.iterdir()):
-        if not overwrite:
+        unfinished = resume and (folder / "recipe.yaml").is_file() and not (folder / "weights").exists()
+        if resume and not unfinished and not overwrite:
+            raise OutputExists(
+                f"{folder} holds no state.safetensors to go on from, but other things. Choose another folder, start "
+                f"from its weights (--init {folder}), or allow an earlier run to be replaced (--overwrite)."
+            )
+        if not overwrite and not unfinished:
             raise OutputExists(
                 f"{folder} is not empty. Go on with that run (--resume), choose another folder, or allow it to be "
                 "replaced (--overwrite)."
             )
         if not (folder / "recipe.yaml").is_file():
             raise OutputExists(f"{folder} holds no earlier run, so it is not replaced: choose another folder.")
-        shutil.rmtree(folder)
+        for pattern in WRITTEN:
+            for path in folder.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     header = "Every key of this run. Repeat it: segcontext train --config recipe.yaml --out FOLDER"
     recipe.save(folder / "recipe.yaml", header=header)

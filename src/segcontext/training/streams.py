@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from segcontext.data import Dataset, PositionBatches, TrainingStream, TrainTransform, training_loader
+from segcontext.data import Caught, Dataset, PositionBatches, TrainingStream, TrainTransform, training_loader
 from segcontext.evaluation import spread
 from segcontext.metrics import RankSlice
 from segcontext.recipe import Recipe
@@ -76,10 +76,17 @@ class Streams(pl.LightningDataModule):
         self._batches.between(step, next_validation(step, self.val_every, self.progress.total))
         return self._loader
 
+    def files(self, step: int) -> list[str]:
+        """The images of one step's global batch, by their files where the data set has files."""
+        first = step * self.recipe.batch
+        indices = (self.stream.index(position) for position in range(first, first + self.recipe.batch))
+        items = [self.stream.dataset.items[index] for index in indices]
+        return [str(self.stream.dataset.root / item.image) if item.image else item.name for item in items]
+
     def val_dataloader(self) -> DataLoader[Any]:
         """This rank's share of the validation images, each at its own size, none twice."""
         assert self.trainer is not None
-        images = spread(self.val, self.recipe.val_limit)
+        images = Caught(spread(self.val, self.recipe.val_limit))
         return DataLoader(
             images,
             batch_size=None,

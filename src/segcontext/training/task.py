@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from signal import SIGINT, SIGTERM
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from segcontext.data import Failure
 from segcontext.errors import TrainingDiverged
+from segcontext.inference import predict_labels
 from segcontext.losses import OHEM, LossSum, cross_entropy, valid_weight
 from segcontext.metrics import ConfusionMatrix, Scores, scores
 from segcontext.model import Segmenter, update_bases
@@ -72,6 +76,8 @@ class Task(pl.LightningModule):
         self.scores: Scores | None = None
         self.stop_requested = 0
         self.stop_agreed = 0
+        self.locate: Callable[[int], Sequence[str]] = lambda step: ()
+        self._failure: Failure | None = None
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.matrix = ConfusionMatrix(model.num_classes)
@@ -99,17 +105,14 @@ class Task(pl.LightningModule):
         """The recipe's optimizer."""
         return make_optimizer(self.model, self.recipe)
 
-    def on_fit_start(self) -> None:
-        """Brings the averaged weights to the device, which Lightning does not know of."""
-        for averaged in self._averaged:
-            averaged.to(self.device)
-
     def training_step(self, batch: Any, index: int) -> None:
         """One optimizer step over this process's share of the global batch."""
         recipe, optimizer = self.recipe, self.optimizers()
         assert not isinstance(optimizer, list)
+        self._raise_together(batch if isinstance(batch, Failure) else None)
         # Dropout draws from a state that follows from the step alone, so that a resumed run draws the same.
-        torch.manual_seed((recipe.seed * 1_000_003 + self.step) * 1_009 + self.global_rank)
+        state = np.random.SeedSequence((recipe.seed, self.step, self.global_rank)).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]))
         if recipe.freeze_bn:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -127,22 +130,28 @@ class Task(pl.LightningModule):
                 # Distributed training averages gradients over the ranks; the division here is over all of them.
                 self.manual_backward(loss * self.trainer.world_size)
             value += main
-        value, stop = self._sum([value, value.new_tensor(self.stop_requested)])
-        if not value.isfinite():
-            raise TrainingDiverged(
-                f"The loss became {value.item()} at step {self.step}; the weights are still those of the step before. "
-                f"Images of the step: {', '.join(batch.names)}. Look at these images and masks; once they are mended, "
-                f"go on with --resume. Else lower lr (now {recipe.lr * factor:.3g}), or add warmup or clip_gradient, "
-                "and train anew, or from the weights so far (--init with this run's folder)."
+        wishes = [value.new_tensor(float(self.stop_requested == number)) for number in (SIGTERM, SIGINT)]
+        value, term, interrupt = self._sum([value, *wishes])
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if not (value.isfinite() and norm.isfinite()):
+            images = ", ".join(self.locate(self.step) or batch.names)
+            error = TrainingDiverged(
+                f"At step {self.step} the loss is {value.item():.4g} and its gradient's norm {norm.item():.4g}; the "
+                f"weights are still those of the step before. Images of the step: {images}. Look at these images and "
+                f"masks; once they are mended, go on with --resume. Else lower lr (now {recipe.lr * factor:.3g}), or "
+                "add warmup or clip_gradient, and train anew, or from the weights so far (--init with this folder)."
             )
+            error.shared = True
+            raise error
         if recipe.clip_gradient:
-            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_gradient)
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), recipe.clip_gradient, norm)
         optimizer.step()
         empty = update_bases(self.model)
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
         self.step += 1
-        self.stop_agreed = int(stop)
+        self.stop_agreed = SIGTERM if term else SIGINT if interrupt else 0
         self.last = Step(float(value), recipe.lr * factor, recipe.batch, empty)
 
     def _loss(self, image: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,14 +203,31 @@ class Task(pl.LightningModule):
             wrapper.require_backward_grad_sync = wanted
         yield
 
+    def _raise_together(self, failure: Failure | None) -> None:
+        """Ends the run on every rank where one of them could not read its data; else that one's peers would wait."""
+        if self.trainer.world_size > 1:
+            (failed,) = self._sum([torch.tensor(float(failure is not None), device=self.device)])
+            if not failed:
+                return
+            found: list[Failure | None] = [None] * self.trainer.world_size
+            dist.all_gather_object(found, failure)
+            failure = next(item for item in found if item is not None)
+        if failure is not None:
+            error = failure.kind(failure.message)
+            error.shared = True
+            raise error
+
     def validation_step(self, batch: Any, index: int) -> None:
         """Adds one labelled image to the confusion matrix."""
-        assert batch.mask is not None
-        self.matrix.update(self.judged(batch.image[None]).logits.argmax(1)[0], batch.mask)
+        if isinstance(batch, Failure):
+            self._failure = self._failure or batch
+            return
+        self.matrix.update(predict_labels(self.judged, batch.image[None])[0], batch.mask)
 
     def on_validation_start(self) -> None:
         """Sets the judged network to evaluation, which Lightning does only for its own modules."""
-        self.judged.eval()
+        self._failure = None
+        self.judged.to(self.device).eval()
         self.matrix.reset()
         if self.trainer.world_size > 1:
             # Where batch norm is not synchronised each rank has statistics of its own; the first one's are saved.
@@ -210,6 +236,7 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Scores the matrix of all ranks."""
+        self._raise_together(self._failure)
         self.scores = scores(self.matrix.compute())
 
 

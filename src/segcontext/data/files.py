@@ -1,0 +1,140 @@
+"""The files of data sets: lists them, decodes them, and says what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision import tv_tensors
+
+from segcontext.errors import DatasetNotFound, SampleError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "UNREADABLE",
+    "decode",
+    "list_files",
+    "read_image",
+    "rgb_pixels",
+    "what_lies_at",
+]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+# No lossy format: compression would invent labels along every edge.
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+#: What Pillow raises for files that it cannot decode.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def read_image(path: str | Path) -> tv_tensors.Image:
+    """Reads an image file as it is meant to be seen: its EXIF orientation is applied, alpha is dropped.
+
+    Args:
+        path: any file that Pillow reads; 16-bit greys keep their upper eight bits.
+
+    Returns:
+        uint8 RGB, (3, H, W).
+
+    Raises:
+        SampleError: if the file is missing, truncated or no image.
+    """
+    return tv_tensors.Image(rgb_pixels(decode(Path(path))))
+
+
+def decode(path: Path) -> Image.Image:
+    """Decodes a file and turns it as its EXIF orientation says.
+
+    Args:
+        path: any file that Pillow reads.
+
+    Returns:
+        The picture, in the mode that it is stored in.
+
+    Raises:
+        SampleError: if the file is missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
+    except FileNotFoundError as error:
+        raise SampleError(f"{path} does not exist. Check the path; it may have been moved or deleted.") from error
+    except UNREADABLE as error:
+        raise SampleError(
+            f"{path} cannot be read as an image: {error}. It may be truncated or of another format; "
+            "fetch or export the file again, or remove it."
+        ) from error
+
+
+def rgb_pixels(image: Image.Image) -> Tensor:
+    """The pixels of a decoded picture of any mode.
+
+    Args:
+        image: the picture; 16-bit greys keep their upper eight bits, alpha is dropped.
+
+    Returns:
+        uint8 RGB, (3, H, W).
+    """
+    if image.mode.startswith("I"):
+        # Pillow would clip these at 255 instead of scaling them.
+        image = Image.fromarray(np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8))
+    elif image.mode == "P":
+        # Straight to RGB, Pillow warns of palettes that hold transparency.
+        image = image.convert("RGBA")
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def list_files(root: Path, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Lists the files of a folder and of the folders in it, hidden ones left out.
+
+    Args:
+        root: the data set's folder.
+        folder: the folder to list, relative to `root`.
+        suffixes: the suffixes to keep, in lower case; files are matched in either case.
+
+    Returns:
+        Path relative to `folder` without its suffix, to path relative to `root`; sorted by name.
+
+    Raises:
+        DatasetNotFound: if the folder is not there.
+        SampleError: if two files differ by their suffix alone.
+    """
+    top = root / folder
+    if not top.is_dir():
+        raise DatasetNotFound(f"No folder {top}. {what_lies_at(top)} Check the path and the split.")
+    found: dict[str, str] = {}
+    for parent, folders, files in os.walk(top, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(parent).relative_to(top).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        for file in files:
+            stem, suffix = os.path.splitext(file)  # noqa: PTH122 -- a Path per file is slow for 100,000 files
+            if file.startswith(".") or suffix.lower() not in suffixes:
+                continue
+            path = f"{folder}/{prefix}{file}"
+            other = found.setdefault(f"{prefix}{stem}", path)
+            if other != path:
+                raise SampleError(f"{root / other} and {root / path} have the same name; keep one of the two.")
+    return dict(sorted(found.items()))
+
+
+def what_lies_at(path: Path) -> str:
+    """A sentence that says what is found where `path` was expected, for error messages."""
+    if path.is_file():
+        return f"{path} is a file, not a folder."
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    with os.scandir(path) as entries:
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in islice(entries, 100))
+    listing = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"{path.resolve()} holds: {listing or 'nothing'}."

@@ -1,0 +1,217 @@
+"""Scores a network on a data set, over all ranks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Literal, cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from segcontext.data.dataset import VOID, Dataset
+from segcontext.errors import DataError, LabelError, RecipeError, ShapeError
+from segcontext.evaluation.result import Evaluation, SamplePicture
+from segcontext.evaluation.words import listing, percent, plain_names
+from segcontext.inference import Protocol, autocast, device_of, evaluating, predict_labels
+from segcontext.metrics import RankSlice, confusion_matrix, scores
+from segcontext.pictures import default_palette
+from segcontext.types import Sample
+
+__all__ = ["evaluate", "spread"]
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    protocol: Protocol | None = None,
+    batch: int = 1,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+    console: Console | None = None,
+    pictures: int = 8,
+    precision: Literal["bf16"] | None = None,
+) -> Evaluation:
+    """Scores a network on a data set, at the images' own sizes.
+
+    Where `torch.distributed` is initialised every rank takes its share of the images, each image exactly once, and
+    all ranks return the same scores. The network is in evaluation mode meanwhile, and afterwards as it was.
+
+    Args:
+        model: a `Segmenter`, or any module with `Output`, `num_classes` and, where it has them, `classes`.
+        dataset: images with labels.
+        protocol: how the network is asked; by default the whole image, once.
+        batch: images per step; only images of one size share a step, so nothing is padded.
+        workers: processes that read images; 0 reads in this one.
+        device: where the model is moved; by default it stays where it is.
+        limit: evaluates this many images only, spread evenly over the data set.
+        progress: whether a progress bar is shown (on rank 0).
+        console: where it is shown; by default on standard error.
+        pictures: how many single images are kept to look at, from the worst to the best, denser among the worst;
+            they are predicted a second time, so that the others need not be held in memory.
+        precision: ``"bf16"`` runs the network under bfloat16 autocast; the scores are float64 either way.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DataError: the data set has other classes than the model, or an image has no labels.
+        LabelError: labels hold a value that is neither a class nor void.
+        RecipeError: `limit`, `batch` or `precision` is out of range.
+    """
+    protocol = protocol or Protocol()
+    if batch < 1 or workers < 0 or pictures < 0 or (limit is not None and limit < 1) or precision not in (None, "bf16"):
+        raise RecipeError(
+            "evaluate needs batch and limit from 1 up, workers and pictures from 0 up, and precision None or 'bf16'; "
+            f"got batch={batch}, limit={limit}, workers={workers}, pictures={pictures}, precision={precision!r}."
+        )
+    _check_classes(model, dataset)
+    if device is not None:
+        model.to(device)
+    place = device_of(model, torch.device("cpu"))
+    rank, world = _rank_and_world()
+    chosen = spread(dataset, limit)
+    share = RankSlice(chosen, rank=rank, world=world)
+    # Lists, because images of different sizes do not stack.
+    loader = DataLoader(chosen, batch, sampler=share, num_workers=workers, collate_fn=list)
+    classes = len(dataset.classes)
+    matrix = torch.zeros(classes, classes, dtype=torch.int64, device=place)
+    found: list[tuple[float, int]] = []
+    positions = iter(share)
+    hidden = not progress or rank > 0
+    start = time.perf_counter()
+    with evaluating(model), torch.inference_mode(), autocast(model, precision), _bar(console, hidden=hidden) as bar:
+        task = bar.add_task("", total=len(share), note="")
+        for samples in loader:
+            for sample, labels in _predict(model, samples, protocol):
+                counts = _count(sample, labels, classes)
+                matrix += counts
+                found.append((scores(counts).miou, next(positions)))
+            bar.update(task, advance=len(samples), note=f"mIoU so far {percent(scores(matrix).miou)}")
+        found = _sum_over_ranks(matrix, found, world)
+        seconds = time.perf_counter() - start
+        kept: list[SamplePicture] = []
+        for position in _spread(found, pictures) if rank == 0 else []:
+            (sample, labels), *_ = _predict(model, [chosen[position]], protocol)
+            kept.append(_picture(sample, labels, classes))
+    return Evaluation(
+        scores=scores(matrix),
+        matrix=matrix.cpu(),
+        classes=tuple(dataset.classes),
+        palette=tuple(dataset.palette) or default_palette(classes),
+        protocol=protocol,
+        dataset=dataset.name,
+        split=dataset.split,
+        images=len(chosen),
+        seconds=seconds,
+        samples=tuple(kept),
+    )
+
+
+def spread(dataset: Dataset, limit: int | None) -> Subset[Sample]:
+    """A few samples that stand for the whole.
+
+    Args:
+        dataset: the samples.
+        limit: how many, at most; `None` or 0 takes all.
+
+    Returns:
+        That many of them, in order and evenly spaced.
+    """
+    count = min(len(dataset), limit or len(dataset))
+    return Subset(dataset, [index * len(dataset) // count for index in range(count)])
+
+
+def _check_classes(model: nn.Module, dataset: Dataset) -> None:
+    """Refuses data of other classes than the model's."""
+    trained = tuple(cast(tuple[str, ...], getattr(model, "classes", ())))
+    count = int(cast(int, getattr(model, "num_classes", len(trained))))
+    given = tuple(dataset.classes)
+    same, other = plain_names(trained), plain_names(given)
+    if count == len(given) and (not trained or same == other):
+        return
+    hint = "Evaluate on the data set that the model was trained for, or name its classes as the model does."
+    if sorted(same) == sorted(other):
+        hint = "The names are the same, but in another order: bring the data set's classes into the model's order."
+    raise DataError(
+        f"The model was trained on {count} classes ({listing(trained) or 'unnamed'}), but {dataset.name} has "
+        f"{len(given)} ({listing(given)}). {hint}"
+    )
+
+
+def _predict(model: nn.Module, samples: Sequence[Sample], protocol: Protocol) -> Iterable[tuple[Sample, Tensor]]:
+    """Each sample with its predicted labels, (H, W), on the model's device; images of one size go together."""
+    for _, group in groupby(samples, key=lambda sample: tuple(sample.image.shape)):
+        members = list(group)
+        images = torch.stack([sample.image.as_subclass(Tensor) for sample in members])
+        yield from zip(members, predict_labels(model, images, protocol), strict=True)
+
+
+def _count(sample: Sample, labels: Tensor, classes: int) -> Tensor:
+    if sample.mask is None:
+        raise DataError(f"{sample.name} has no labels, without which there are no scores. Choose a split with masks.")
+    try:
+        return confusion_matrix(labels, sample.mask.to(labels.device), classes, ignore_index=VOID)
+    except (LabelError, ShapeError) as error:
+        raise type(error)(f"{sample.name}: {error}") from error
+
+
+def _picture(sample: Sample, labels: Tensor, classes: int) -> SamplePicture:
+    assert sample.mask is not None, "it was scored before"
+    values = scores(_count(sample, labels, classes))
+    return SamplePicture(
+        name=sample.name,
+        miou=values.miou,
+        pixel_accuracy=values.pixel_accuracy,
+        image=sample.image.permute(1, 2, 0).cpu().numpy(),
+        truth=sample.mask.cpu().numpy(),
+        prediction=labels.cpu().numpy(),
+    )
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _sum_over_ranks(matrix: Tensor, found: list[tuple[float, int]], world: int) -> list[tuple[float, int]]:
+    """Sums the matrix in place, and joins the images' scores."""
+    if world == 1:
+        return found
+    torch.distributed.all_reduce(matrix)
+    parts: list[list[tuple[float, int]]] = [[] for _ in range(world)]
+    torch.distributed.all_gather_object(parts, found)
+    return [entry for part in parts for entry in part]
+
+
+def _spread(found: Sequence[tuple[float, int]], wanted: int) -> list[int]:
+    """Positions of images from the worst to the best, by squares, so that bad ones are the majority."""
+    ranked = [position for score, position in sorted(found) if not math.isnan(score)]
+    if wanted < 2 or len(ranked) <= wanted:
+        return ranked[:wanted]
+    places = {round((step / (wanted - 1)) ** 2 * (len(ranked) - 1)) for step in range(wanted)}
+    # In small data sets squares fall together.
+    spare = (place for place in range(len(ranked)) if place not in places)
+    places |= {next(spare) for _ in range(wanted - len(places))}
+    return [ranked[place] for place in sorted(places)]
+
+
+def _bar(console: Console | None, *, hidden: bool) -> Progress:
+    return Progress(
+        TextColumn("Evaluating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console or Console(stderr=True),
+        disable=hidden,
+    )

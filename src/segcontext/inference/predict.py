@@ -1,0 +1,190 @@
+"""From images to class probabilities or labels, averaged over the views that a protocol asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from segcontext.errors import SampleError, ShapeError
+from segcontext.inference.protocol import Protocol
+from segcontext.inference.views import activate, ask, is_whole, rescale, resize, slide
+
+__all__ = ["Precision", "autocast", "device_of", "evaluating", "predict_labels", "predict_probabilities"]
+
+Precision = Literal["bf16"]
+
+#: Logits at image size that are made at once, 32 MiB of them, where labels alone are asked for.
+VALUES_AT_ONCE = 2**23
+
+
+def predict_probabilities(model: nn.Module, images: Tensor, protocol: Protocol | None = None) -> Tensor:
+    """Asks a network for the class probabilities of every pixel.
+
+    The network is put into evaluation mode for the time of the call; no gradient is kept.
+
+    Args:
+        model: images (B, 3, H, W) → `Output`, such as a `Segmenter`.
+        images: RGB, uint8 in 0..255 or floats in [0, 1], (B, 3, H, W); they are moved to the model's device.
+        protocol: how to ask; by default the whole image, once.
+
+    Returns:
+        float32, (B, classes, H, W), summing to 1 over the classes, on the model's device.
+
+    Raises:
+        ShapeError: the images have another shape or type.
+        SampleError: float images hold values outside [0, 1].
+
+    Note:
+        A window that covers the image in both directions is the same as the whole image. One that is larger in one
+        direction only sees the image padded there with the mean colour, as in the GALD authors' code.
+    """
+    protocol = protocol or Protocol()
+    pixels = _as_floats(images).to(device_of(model, images.device))
+    height, width = int(images.shape[-2]), int(images.shape[-1])
+    views = len(protocol.scales) * (1 + protocol.flip)
+    total: Tensor | None = None
+    with evaluating(model), torch.no_grad():
+        for scale, flip in product(protocol.scales, (False, True)[: 1 + protocol.flip]):
+            view = rescale(pixels, *_scaled(pixels, scale))
+            answer = _answer(model, view.flip(-1) if flip else view, (height, width), protocol)
+            answer = answer.flip(-1) if flip else answer
+            if total is not None:
+                total += answer
+            else:
+                # A copy where it is added to, for logits may share memory with something that the network keeps.
+                total = answer.clone() if views > 1 else answer
+    assert total is not None, "a protocol has at least one scale"
+    if views > 1:
+        total /= views
+    return total.softmax(1) if protocol.average == "logits" else total
+
+
+def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None = None) -> Tensor:
+    """Asks a network for the likeliest class of every pixel.
+
+    Where the protocol asks for a single view, which the network sees at once, large images are brought to their size a
+    few classes at a time: logits of all classes at image size, which are by far the largest tensor of a prediction,
+    are never made.
+
+    Args:
+        model: images (B, 3, H, W) → `Output`, such as a `Segmenter`.
+        images: RGB, uint8 in 0..255 or floats in [0, 1], (B, 3, H, W); they are moved to the model's device.
+        protocol: how to ask; by default the whole image, once.
+
+    Returns:
+        int64, (B, H, W), on the model's device: the argmax of `Output.logits`, or of the averaged probabilities.
+
+    Raises:
+        ShapeError: the images have another shape or type.
+        SampleError: float images hold values outside [0, 1].
+
+    Note:
+        PyTorch rounds the interpolation of channels-last tensors otherwise. Where a network's logits are channels-last
+        and two classes are equally likely but for that rounding, another of the two may be named than by
+        `Output.logits.argmax`.
+    """
+    protocol = protocol or Protocol()
+    pixels = _as_floats(images)
+    height, width = int(pixels.shape[-2]), int(pixels.shape[-1])
+    several = len(protocol.scales) > 1 or protocol.flip
+    if several or not is_whole(_scaled(pixels, protocol.scales[0]), protocol):
+        return predict_probabilities(model, pixels, protocol).argmax(1)
+    with evaluating(model), torch.no_grad():
+        view = rescale(pixels.to(device_of(model, images.device)), *_scaled(pixels, protocol.scales[0]))
+        answer = ask(model, view, protocol)
+        features = answer.output.features_logits
+        return _likeliest(features, lambda part: resize(answer.logits(part), (height, width)), height * width)
+
+
+def _likeliest(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixels: int) -> Tensor:
+    """The argmax over the classes of the enlarged logits, the first one where several are largest."""
+    classes = features.shape[1]
+    # No fewer than four: PyTorch interpolates less than that by another kernel, which rounds otherwise.
+    at_once = max(4, VALUES_AT_ONCE // (features.shape[0] * pixels))
+    if classes < at_once + 4:
+        return enlarge(features).argmax(1)
+    best, labels, first = features.new_empty(0), features.new_empty(0), 0
+    for part in features.contiguous().tensor_split(classes // at_once, 1):
+        values, indices = enlarge(part.contiguous()).max(1)
+        if first == 0:
+            best, labels = values, indices
+        else:
+            better = values > best
+            labels = torch.where(better, indices.add_(first), labels)
+            best = torch.where(better, values, best)
+        first += part.shape[1]
+    return labels
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode, and afterwards each of its modules back into the mode it was in.
+
+    Args:
+        model: any module; parts that were frozen in evaluation mode stay so.
+    """
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def autocast(model: nn.Module, precision: Precision | None) -> AbstractContextManager[None]:
+    """The precision that a network runs in.
+
+    Args:
+        model: the network, for its device.
+        precision: ``"bf16"`` for bfloat16 autocast; `None` leaves it as it is.
+    """
+    if precision is None:
+        return nullcontext()
+    context: AbstractContextManager[None] = torch.autocast(
+        device_of(model, torch.device("cpu")).type, dtype=torch.bfloat16
+    )
+    return context
+
+
+def _scaled(pixels: Tensor, scale: float) -> tuple[int, int]:
+    height, width = pixels.shape[-2:]
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _answer(model: nn.Module, view: Tensor, size: tuple[int, int], protocol: Protocol) -> Tensor:
+    """Probabilities or logits of one view, brought to `size`."""
+    if is_whole((view.shape[-2], view.shape[-1]), protocol):
+        # Logits are resized before the softmax, which keeps borders sharper than resizing probabilities.
+        return activate(resize(ask(model, view, protocol).logits(), size), protocol)
+    return resize(slide(model, view, protocol), size)
+
+
+def device_of(model: nn.Module, otherwise: torch.device) -> torch.device:
+    """Where a model is; `otherwise` for one without parameters and buffers."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return otherwise
+
+
+def _as_floats(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ShapeError(f"Images have shape (B, 3, H, W), none of them 0; got {tuple(images.shape)}.")
+    plain = images.detach().as_subclass(Tensor)
+    if plain.dtype == torch.uint8:
+        return plain.float() / 255
+    if not plain.is_floating_point():
+        raise ShapeError(f"Images are uint8 in 0..255 or floats in [0, 1], not {plain.dtype}.")
+    low, high = (value.item() for value in plain.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise SampleError(
+            f"Float images hold values in [0, 1], but these reach from {low:g} to {high:g}. "
+            "Divide by 255 where they are 0..255, and do not normalise: the model does."
+        )
+    return plain.float()
