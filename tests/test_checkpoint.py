@@ -224,7 +224,7 @@ def test_facts_that_make_no_network_are_refused(tmp_path, saved, changes):
 
 
 def test_loading_never_fetches_whatever_the_file_says(tmp_path, saved, monkeypatch):
-    monkeypatch.setattr("segcontext.backbone._fetch", lambda *_: pytest.fail("it tried to fetch weights"))
+    monkeypatch.setattr("segcontext.backbone_weights.fetch", lambda *_: pytest.fail("it tried to fetch weights"))
     options = {**read_state(saved, kind="model").info["options"], "pretrained": True, "weights": "/nowhere"}
     model = load_model(altered(saved, tmp_path / "f.safetensors", options=options))
     assert torch.equal(model(pictures()).logits, load_model(saved)(pictures()).logits)

@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it does, what it leaves, and what it says when something is wrong."""
 
 import dataclasses
+import inspect
 import json
 import os
 import pickle
@@ -19,7 +20,9 @@ from PIL import Image
 
 from segcontext import Recipe, cli, load_model
 from segcontext import evaluation as evaluation_module
+from segcontext.demo import demo
 from segcontext.recipe import read_yaml
+from segcontext.training import TrainingInterrupted
 from segcontext.training import callbacks as callbacks_module
 
 COMMANDS = ("train", "evaluate", "predict", "demo")
@@ -124,6 +127,13 @@ def test_the_help_of_train_gives_the_default_of_every_key(run):
             assert text.endswith(f"(default: {shown})"), text
 
 
+def test_the_help_of_the_demo_gives_its_defaults(run):
+    described = entries(run("demo", "--help").out)
+    defaults = {name: entry.default for name, entry in inspect.signature(demo).parameters.items()}
+    for option, name in (("--out FOLDER", "out"), ("--seed N", "seed"), ("--steps N", "steps")):
+        assert described[option].endswith(f"(default: {defaults[name]})")
+
+
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
 def test_without_a_command_the_commands_are_shown(run, words):
     answer = run(*words)
@@ -142,7 +152,7 @@ def test_without_a_command_the_commands_are_shown(run, words):
         (["train", "--dta", "x"], ["no option --dta", "Did you mean '--data'"]),
         (["train", "--bacth=4", "--out", "x"], ["no option --bacth", "Did you mean '--batch'"]),
         (["train", "--out", "x", "--agregation_options.num_bases", "4"], ["Did you mean '--aggregation_options'"]),
-        (["evaluate", "r", "--output-stride", "8"], ["Did you mean '--output_stride'"]),
+        (["evaluate", "r", "--output-strid", "8"], ["no option --output-strid", "Did you mean '--output_stride'"]),
         (["predict", "r", "a.png", "--out", "b", "--overwrit"], ["Did you mean '--overwrite'"]),
         (["demo", "--step", "3"], ["Did you mean '--steps'"]),
         (["train"], [r"needs --out\.", "segcontext train --help"]),
@@ -229,23 +239,83 @@ def test_a_run_is_trained_by_its_recipe_and_the_options_beside_it(train, folder_
     assert 5 in load_model(tmp_path / "run").aggregation.bases.shape
 
 
+def recipe_of(train, monkeypatch, *words):
+    """The recipe that a command would train by."""
+    found = []
+
+    def no_training(recipe, *_, **__):
+        found.append(recipe)
+        raise TrainingInterrupted("enough", signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("segcontext.training.train", no_training)
+        assert train(*words).code == 128 + signal.SIGTERM
+    return found[0]
+
+
+def test_another_part_drops_the_file_s_options_of_it(train, monkeypatch):
+    assert recipe_of(train, monkeypatch).aggregation_options == {"num_bases": 4}
+    assert recipe_of(train, monkeypatch, "--aggregation", "ema").aggregation_options == {"num_bases": 4}
+    other = recipe_of(train, monkeypatch, "--aggregation", "none", "--distribution", "none")
+    assert (other.aggregation, other.aggregation_options) == ("none", {})
+    other = recipe_of(train, monkeypatch, "--aggregation=psp", "--aggregation_options", "{sizes: [1, 2]}")
+    assert other.aggregation_options == {"sizes": [1, 2]}
+
+
+def test_a_part_can_be_left_out_of_a_recipe_with_options(train):
+    assert train("--aggregation", "none", "--distribution", "none", "--steps", "1").code == 0
+
+
+def test_of_steps_and_epochs_the_one_on_the_command_line_counts(run, folder_data, tiny_recipe, tmp_path, monkeypatch):
+    both = tmp_path / "both.yaml"
+    both.write_text(tiny_recipe.read_text() + "epochs: 3\n")
+
+    def train(*words):
+        return run("train", "--config", both, "--data", folder_data, "--out", tmp_path / "run", *words)
+
+    def length(*words):
+        recipe = recipe_of(train, monkeypatch, *words)
+        return recipe.steps, recipe.epochs
+
+    assert length() == (2, 3)
+    assert length("--steps", "5") == (5, 0)
+    assert length("--epochs", "7") == (Recipe(data="x").steps, 7)
+    assert length("--epochs", "0") == (2, 0)
+    assert length("--steps", "5", "--epochs", "7") == (5, 7)
+
+
+def test_a_stopped_process_of_several_leaves_the_report_to_the_first(train, monkeypatch):
+    def stopped(*_, **__):
+        raise TrainingInterrupted("Stopped by SIGTERM", signal.SIGTERM)
+
+    monkeypatch.setattr("segcontext.training.train", stopped)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert train() == Answer(0, "", "")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    answer = train()
+    assert answer.code == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM" in answer.err
+
+
 def test_an_earlier_run_or_anything_else_is_not_replaced(train, own_run, data):
     before = contents(own_run)
     refused(train(out=own_run), "is not empty", "--resume", "--overwrite")
     assert contents(own_run) == before
     things = contents(data)
     refused(train("--overwrite", out=data), "holds no earlier run")
-    refused(train("--resume", out=data), "holds no earlier run")
+    refused(train("--resume", out=data), r"holds no state\.safetensors")
     assert contents(data) == things
     refused(train("--overwrite", out=data / "classes.txt"), "is a file")
     refused(train(out=data / "classes.txt" / "run"), "Not a directory")
 
 
-def test_overwrite_replaces_an_earlier_run(train, own_run):
-    (own_run / "left-over").touch()
+def test_overwrite_replaces_an_earlier_run_and_nothing_else(train, own_run):
+    (own_run / "validation/left-over").touch()
+    (own_run / "notes").write_text("mine")
     assert train("--overwrite", "--steps", "1", out=own_run).code == 0
     assert read_yaml(own_run / "recipe.yaml")["steps"] == 1
-    assert not (own_run / "left-over").exists()
+    assert not (own_run / "validation/left-over").exists()
+    assert (own_run / "notes").read_text() == "mine"
 
 
 def test_a_changed_recipe_cannot_be_resumed_and_the_keys_are_named(train, own_run):
@@ -356,6 +426,93 @@ def test_a_weight_file_is_enough_to_evaluate(run, tiny_run, folder_data, tmp_pat
     refused(run("evaluate", file), "Say what to evaluate on: --data FOLDER")
     assert run("evaluate", file, "--data", folder_data, "--window", "[32]").code == 0
     assert json.loads((tmp_path / "mine-evaluation/scores.json").read_text())["protocol"]["window"] == 32
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--window", "32"), {"window": 32}),
+        (("--window=[32]",), {"window": 32}),
+        (("--window", "[24,32]"), {"window": [24, 32]}),
+        (("--scales", "0.5"), {"scales": [0.5], "window": None}),
+        (("--window", "32", "--batch", "2"), {"window": 32}),
+    ],
+)
+def test_a_window_or_scale_needs_no_brackets(run, tiny_run, tmp_path, words, expected):
+    assert run("evaluate", tiny_run, "--limit", "1", "--out", tmp_path / "found", *words).code == 0
+    protocol = json.loads((tmp_path / "found/scores.json").read_text())["protocol"]
+    assert expected.items() <= protocol.items()
+
+
+def test_options_may_be_spelt_with_dashes(run, train, tiny_run, folder_data, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        "segcontext.checkpoint.load_model", lambda *_, **options: seen.append(options) or load_model(*_)
+    )
+    words = ("--output-stride=8", "--no-overlay", "--out", tmp_path / "no-overlay")
+    assert run("predict", tiny_run, folder_data / "images/val", *words).code == 0
+    assert seen[0]["output_stride"] == 8
+    assert {name.split("/")[0] for name in written(tmp_path / "no-overlay")} == {"masks"}
+    assert recipe_of(train, monkeypatch, "--aggregation-options.num_bases", "5").aggregation_options == {"num_bases": 5}
+
+
+def test_the_options_of_the_network_reach_it(run, tiny_run, folder_data, monkeypatch, tmp_path):
+    from segcontext.inference import Predictor
+
+    seen = []
+    monkeypatch.setattr(
+        "segcontext.inference.Predictor",
+        lambda *_, **options: seen.append(options["precision"]) or Predictor(*_, **options),
+    )
+    images = folder_data / "images/val"
+    assert run("predict", tiny_run, images, "--precision", "bf16", "--out", tmp_path / "half").code == 0
+    assert run("predict", tiny_run, images, "--out", tmp_path / "full").code == 0
+    assert seen == ["bf16", None]
+    seen = []
+    original = evaluation_module.evaluate
+    monkeypatch.setattr(
+        evaluation_module, "evaluate", lambda *_, **options: seen.append(options["batch"]) or original(*_, **options)
+    )
+    assert run("evaluate", tiny_run, "--batch", "2", "--out", tmp_path / "found").code == 0
+    assert seen == [2]
+    refused(run("evaluate", tiny_run, "--batch", "0", "--out", tmp_path / "none"), "batch=0")
+
+
+def test_other_data_are_recognised_or_else_of_the_run_s_kind(run, own_run, camvid_data, folder_data, tmp_path):
+    recipe = own_run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("dataset: auto", "dataset: camvid"))
+    # A folder that tells its kind is not taken for the run's kind.
+    assert run("evaluate", own_run, "--data", folder_data, "--out", tmp_path / "found").code == 0
+    (tmp_path / "bare").mkdir()
+    refused(
+        run("evaluate", own_run, "--data", tmp_path / "bare", "--out", tmp_path / "no"), "CamVid at .*bare", "valannot"
+    )
+    refused(run("evaluate", own_run, "--data", tmp_path / "nowhere", "--out", tmp_path / "no"), "No folder .*nowhere")
+    recipe.write_text(recipe.read_text().replace("dataset: camvid", "dataset: auto"))
+    refused(run("evaluate", own_run, "--data", tmp_path / "bare", "--out", tmp_path / "no"), "No known data set")
+
+
+PLAIN = """
+from segcontext.data import Dataset
+
+
+class Plain(Dataset):
+    name, classes, palette, splits = "plain", ("sky", "ground", "thing"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), ("val",)
+
+    def list_items(self):
+        return self.pairs("pictures", "labels")
+"""
+
+
+def test_data_that_no_layout_tells_are_of_the_run_s_own_kind(run, own_run, folder_data, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plain_data.py").write_text(PLAIN)
+    shutil.copytree(folder_data / "images/val", tmp_path / "elsewhere/pictures")
+    shutil.copytree(folder_data / "masks/val", tmp_path / "elsewhere/labels")
+    recipe = own_run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("dataset: auto", "dataset: plain_data.Plain"))
+    assert run("evaluate", own_run, "--data", tmp_path / "elsewhere", "--out", tmp_path / "found").code == 0
+    assert json.loads((tmp_path / "found/scores.json").read_text())["dataset"] == "plain"
 
 
 def test_an_evaluation_is_not_overwritten_unless_asked(run, own_run):
@@ -649,9 +806,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_pictures_and_advice(train):
     answer = train("--lr", "1e30", "--steps", "4")
     refused(
         answer,
-        r"loss became (nan|inf) at step [1-3]\b",
-        r"Images of the step: street_\d, street_\d\.",
-        r"Lower lr \(now [\d.]+e\+(29|30)\)",
+        r"At step [1-3] the loss is -?(nan|inf|[\d.e+]+) and its gradient's norm (nan|inf)",
+        r"Images of the step: \S*street_\d\.jpg, \S*street_\d\.jpg\.",
+        r"Look at these images and masks.*--resume",
+        r"lower lr \(now [\d.]+e\+(29|30)\)",
     )
 
 
@@ -659,9 +817,9 @@ def test_without_a_network_pretrained_weights_have_a_way_on(train, tmp_path, mon
     def no_network(*_, **__):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr("segcontext.backbone.try_to_load_from_cache", lambda *_, **__: None)
-    monkeypatch.setattr("segcontext.backbone.get_session", no_network)
-    monkeypatch.setattr("segcontext.backbone.hf_hub_download", no_network)
+    monkeypatch.setattr("segcontext.backbone_weights.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("segcontext.backbone_weights.get_session", no_network)
+    monkeypatch.setattr("segcontext.backbone_weights.hf_hub_download", no_network)
     answer = train("--pretrained", "true")
     refused(answer, "test_resnet", "Name or service not known", "weights", "pretrained=False")
     assert not (tmp_path / "run").exists()
@@ -683,7 +841,8 @@ def test_a_run_of_other_classes_is_refused(run, train, camvid_data, tiny_run, ow
     refused(answer, r"3 classes \(sky, ground, thing\)", r"11 \(Sky, Building")
     answer = train("--init", tiny_run, data=camvid_data)
     refused(answer, r"3 classes \(sky, ground, thing\)", "11", "init_classifier")
-    refused(train("--resume", data=camvid_data, out=own_run), "3 classes", "11")
+    answer = train("--resume", data=camvid_data, out=own_run)
+    refused(answer, "classes sky, ground, thing, but the data have Sky, Building", "started on")
     (data / "classes.txt").write_text("sky\nthing\nground\n")
     refused(run("evaluate", tiny_run, "--data", data, "--out", tmp_path / "found"), "another order")
     refused(train("--init", tiny_run, data=data), "sky, ground, thing", "sky, thing, ground", "init_classifier")

@@ -8,9 +8,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from segcontext.errors import OutputExists, RecipeError, SampleError, SegContextError, ShapeError
-from segcontext.inference import Predictor, Protocol, evaluating, predict_probabilities, read_source
+from segcontext.inference import (
+    Predictor,
+    Protocol,
+    evaluating,
+    predict_labels,
+    predict_probabilities,
+    read_source,
+)
 from segcontext.types import Output
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
@@ -175,6 +183,124 @@ def test_padding_makes_sides_one_modulo_the_stride(size, expected):
     result = predict_probabilities(model, images, Protocol(padding="stride_plus_one", stride=8))
     assert model.sizes == [expected]
     torch.testing.assert_close(result, (8 * images).softmax(1))
+
+
+class ManyClasses(nn.Module):
+    """Says 19 classes at stride 8."""
+
+    def __init__(self, *, align_corners=True, memory_format=torch.contiguous_format):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(3, 19, 3, stride=8, padding=1)
+        self.align_corners, self.memory_format = align_corners, memory_format
+        self.output = None
+
+    def forward(self, images):
+        logits = self.conv(images).contiguous(memory_format=self.memory_format)
+        self.output = Output(logits, tuple(images.shape[-2:]), self.align_corners)
+        return self.output
+
+
+class Largest(TorchFunctionMode):
+    """Remembers how many values the largest tensor had."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.values = max(self.values, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(97, 131), (129, 64), (31, 203)])
+@pytest.mark.parametrize("at_once", [1, 2**13, 2**23])
+def test_labels_are_the_argmax_of_the_logits(monkeypatch, align_corners, size, at_once):
+    monkeypatch.setattr("segcontext.inference.predict.VALUES_AT_ONCE", at_once)
+    model, images = ManyClasses(align_corners=align_corners), photo(*size)
+    labels = predict_labels(model, images)
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, model.output.logits.argmax(1))
+    assert torch.equal(labels, predict_probabilities(model, images, Protocol(average="logits")).argmax(1))
+
+
+def test_labels_of_channels_last_logits_differ_by_rounding_alone(monkeypatch):
+    monkeypatch.setattr("segcontext.inference.predict.VALUES_AT_ONCE", 1)
+    model, images = ManyClasses(memory_format=torch.channels_last), photo(97, 131)
+    labels, logits = predict_labels(model, images), model.output.logits
+    best = logits.amax(1)
+    assert (best - logits.gather(1, labels[:, None])[:, 0]).max() <= 1e-5 * best.abs().max()
+
+
+def test_the_first_of_equal_classes_is_named(monkeypatch):
+    monkeypatch.setattr("segcontext.inference.predict.VALUES_AT_ONCE", 1)
+    model = ManyClasses()
+    nn.init.zeros_(model.conv.weight)
+    with torch.no_grad():
+        model.conv.bias[:] = torch.tensor([0.0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1])
+    assert predict_labels(model, photo(97, 131)).unique().tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "cheap"),
+    [
+        (Protocol(), True),
+        (Protocol(scales=(0.75,)), True),
+        (Protocol("sliding", 2000), True),
+        (Protocol(padding="stride_plus_one", stride=8), True),
+        (Protocol(average="logits"), True),
+        (Protocol("sliding", (100, 900), scales=(0.25,)), True),
+        (Protocol(flip=True), False),
+        (Protocol(scales=(0.5, 1.0)), False),
+        (Protocol("sliding", 300), False),
+    ],
+)
+def test_labels_are_those_of_the_probabilities_without_all_logits_at_image_size(monkeypatch, protocol, cheap):
+    height, width = 371, 803
+    monkeypatch.setattr("segcontext.inference.predict.VALUES_AT_ONCE", 1)
+    model, images = ManyClasses(), photo(height, width, batch=1)
+    with torch.no_grad(), Largest() as largest:
+        labels = predict_labels(model, images, protocol)
+    assert (largest.values < 8 * height * width) == cheap
+    probabilities = predict_probabilities(model, images, protocol)
+    # Softmax rounds, so that nearly equal classes may change places.
+    assert (labels != probabilities.argmax(1)).sum() <= 3
+    assert (probabilities.amax(1) - probabilities.gather(1, labels[:, None])[:, 0]).max() < 1e-6
+
+
+def test_labels_are_refused_for_what_is_no_batch_of_images():
+    for images in (torch.rand(3, 8, 8), torch.rand(5)):
+        with pytest.raises(ShapeError, match="B, 3, H, W"):
+            predict_labels(Pointwise(), images)
+
+
+def test_the_predictor_s_label_map_is_its_prediction_without_probabilities():
+    for model in (Pointwise(), Contextual()):
+        predictor, picture = Predictor(model), coloured()[0]
+        labelled, prediction = predictor.label_map(picture), predictor(picture)
+        assert np.array_equal(labelled.labels, prediction.labels)
+        assert labelled.labels.dtype == np.uint8
+        assert (labelled.classes, labelled.palette) == (prediction.classes, prediction.palette)
+        assert labelled.overlay(picture).size == (3, 2)
+
+
+def test_the_predictor_s_precision_is_used():
+    class Watched(Pointwise):
+        def forward(self, images):
+            self.half = torch.is_autocast_enabled("cpu")
+            return super().forward(images)
+
+    for precision in ("bf16", None):
+        predictor = Predictor(Watched(), precision=precision)
+        for ask in (predictor, predictor.label_map):
+            ask(coloured()[0])
+            assert predictor.model.half == (precision == "bf16")
+    with pytest.raises(RecipeError, match="'f8'"):
+        Predictor(Pointwise(), precision="f8")
 
 
 def test_the_stride_comes_from_the_backbone_or_must_be_given():

@@ -6,7 +6,6 @@ from PIL import Image
 
 from segcontext.errors import LabelError, OutputExists, ShapeError
 from segcontext.pictures import (
-    atomic_path,
     colourise,
     default_palette,
     error_map,
@@ -192,18 +191,3 @@ def test_pictures_are_saved_by_their_suffix(tmp_path, name):
     with Image.open(tmp_path / name) as image:
         assert image.format == {"a.png": "PNG", "a.jpg": "JPEG"}[name]
         assert np.abs(np.asarray(image).astype(int) - picture).max() <= 4
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-
-    def fail():
-        with atomic_path(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError("interrupted")
-
-    with pytest.raises(RuntimeError, match="interrupted"):
-        fail()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -81,6 +81,20 @@ def test_overlays_and_probabilities_are_written_as_asked(tmp_path, predictor):
     assert result.probabilities is None
 
 
+def test_probabilities_are_made_only_where_asked(tmp_path, predictor, monkeypatch):
+    masks = []
+    for probabilities in (True, False):
+        out = tmp_path / str(probabilities)
+        with monkeypatch.context() as patch:
+            if not probabilities:
+                patch.setattr(Predictor, "__call__", lambda *_: pytest.fail("probabilities were made"))
+            (result,) = predict_files(
+                predictor, draw(tmp_path / "a.png", GREEN), out, probabilities=probabilities, progress=False
+            )
+        masks.append(read(result.mask))
+    assert np.array_equal(*masks)
+
+
 def test_files_folders_and_globs_are_found_in_order(tmp_path, monkeypatch):
     for name in ("b.png", "a.jpg", "deep/er/c.png", "deep/d.jpg"):
         draw(tmp_path / name)

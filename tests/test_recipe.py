@@ -136,7 +136,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         ("crop", [320, 2.5], "crop cannot be"),
         ("scale", 2.0, "a list"),
         ("scale", ["small", 2], "scale cannot be 'small'"),
-        ("class_weights", {"sky": 1}, "a word or a list"),
+        ("class_weights", {"sky": 1}, "none, median_frequency, inverse_log, inverse_sqrt or a list"),
         ("model_options", "reduce_channels", "a mapping"),
         ("aggregation_options", ["num_bases"], "a mapping"),
         ("optimizer", "adam", "optimizer must be one of sgd, adamw, not 'adam'. Did you mean 'adamw'?"),

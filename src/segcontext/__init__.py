@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segcontext.checkpoint import load_model, save_model
     from segcontext.data import CamVid, Dataset, Folder, Scenes, open_dataset
     from segcontext.evaluation import Evaluation, evaluate
-    from segcontext.inference import Prediction, Predictor, Protocol, predict_probabilities
+    from segcontext.inference import Prediction, Predictor, Protocol, predict_labels, predict_probabilities
     from segcontext.model import Segmenter, update_bases
     from segcontext.prediction import predict_files
     from segcontext.recipe import Recipe
@@ -64,6 +64,7 @@ __all__ = [
     "nonlocal_net",
     "open_dataset",
     "predict_files",
+    "predict_labels",
     "predict_probabilities",
     "psanet",
     "pspnet",
@@ -79,7 +80,7 @@ _HOMES = {
     "checkpoint": ("load_model", "save_model"),
     "data": ("CamVid", "Dataset", "Folder", "Scenes", "open_dataset"),
     "evaluation": ("Evaluation", "evaluate"),
-    "inference": ("Prediction", "Predictor", "Protocol", "predict_probabilities"),
+    "inference": ("Prediction", "Predictor", "Protocol", "predict_labels", "predict_probabilities"),
     "model": ("Segmenter", "update_bases"),
     "prediction": ("predict_files",),
     "recipe": ("Recipe",),

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from torch import nn
 
@@ -126,6 +126,13 @@ def segmenter(
         multi_grid=None if multi_grid is None else tuple(multi_grid),
         **(backbone_options or {}),
     )
+    # What no part looks at gets no gradient, which distributed training takes for a mistake.
+    used: list[Literal["low", "auxiliary", "deep"]] = ["deep"]
+    if auxiliary:
+        used.append("auxiliary")
+    if decoder_channels is not None:
+        used.append("low")
+    trunk.freeze_unused(used)
     low, middle, deep = trunk.channels
     reduce = None if reduce_channels is None else ConvNormAct(deep, reduce_channels, kernel_size=3)
     reduced = deep if reduce_channels is None else reduce_channels

@@ -7,6 +7,7 @@ and freezes what none of them depends on; `segcontext.backbone_weights` loads th
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 import logging
@@ -16,16 +17,16 @@ from typing import Any, Final, Literal
 
 import timm
 import torch
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from segcontext import backbone_weights
+from segcontext.backbone_dilations import set_dilations
 from segcontext.errors import RecipeError, ShapeError
 from segcontext.types import Features
 
-__all__ = ["Backbone", "is_resnet", "refuse_other_stride"]
+__all__ = ["Backbone", "is_resnet"]
 
 _logger = logging.getLogger(__name__)
 
@@ -48,37 +49,6 @@ def is_resnet(name: str) -> bool:
         True for ResNet, ResNeXt, wide and squeeze-excitation ResNets; False for anything else, unknown names too.
     """
     return timm.models.is_model_in_modules(name.split(".")[0], ["resnet"])
-
-
-def refuse_other_stride(dilations: Sequence[Sequence[int] | None] | None, made_for: int, output_stride: int) -> None:
-    """Refuses dilations given block by block where they would be taken to another output stride.
-
-    Multi-grid multiplies what a stride needs and fits every one, but a list says the dilations themselves. A network
-    trained with it would compute something else at another stride, without a word.
-
-    Args:
-        dilations: as `Backbone` takes them.
-        made_for: the output stride that they were given for.
-        output_stride: the output stride that is wanted now.
-
-    Raises:
-        RecipeError: where a stage with a list of its own is dilated differently at the two strides.
-
-    Example:
-        >>> refuse_other_stride([None, None, [1, 2], None], made_for=32, output_stride=16)
-    """
-    moved = [
-        index + 1
-        for index, given in enumerate(dilations or ())
-        if given is not None and _own_dilation(index, made_for) != _own_dilation(index, output_stride)
-    ]
-    if moved:
-        raise RecipeError(
-            f"the network's dilations were given block by block for output stride {made_for}, and those of stage "
-            f"{' and '.join(map(str, moved))} would be wrong at output stride {output_stride}. Keep {made_for} (give "
-            "no other output_stride), or build the network anew with dilations meant for the other stride; "
-            "multi_grid in place of dilations fits every stride."
-        )
 
 
 class Backbone(nn.Module):
@@ -192,7 +162,7 @@ class Backbone(nn.Module):
         self.mean: tuple[float, float, float] = tuple(cfg["mean"])
         self.std: tuple[float, float, float] = tuple(cfg["std"])
 
-        _set_dilations(self.net, name, self.output_stride, multi_grid, first_block, dilations)
+        set_dilations(self.net, name, self.output_stride, multi_grid, first_block, dilations)
         if ceil_mode:
             pool = getattr(self.net, "maxpool", None)
             if not isinstance(pool, nn.MaxPool2d):
@@ -223,38 +193,44 @@ class Backbone(nn.Module):
     def freeze_unused(self, maps: Sequence[Literal["low", "auxiliary", "deep"]] = ("low", "auxiliary", "deep")) -> None:
         """Freezes every parameter that none of the given maps depends on.
 
-        The network runs once on PyTorch's meta device: that takes a fraction of a second, and no value, statistic or
-        random state changes. It is called with all three maps at construction; whoever uses fewer may call it again.
+        A copy without numbers runs once on PyTorch's meta device: that takes a fraction of a second, and no value,
+        statistic or random state changes. Construction does it for all three maps; whoever uses fewer may do it again.
 
         Args:
             maps: the maps that are used.
 
         Note:
             A ResNet needs no run: each of its maps depends on everything before it, and the deep one on all.
-            A network that cannot run on the meta device (timm's Gemma) keeps every parameter trainable.
+            A network that cannot run on the meta device (timm's Gemma), or is slow there for its recurrent layers
+            (Sequencer), keeps every parameter trainable.
         """
         if isinstance(self.net, ResNet) and "deep" in maps:
             return
-        used = {key: parameter for key, parameter in self.named_parameters() if parameter.requires_grad}
-        tensors = [*self.named_parameters(), *self.named_buffers()]
-        own_size = self._fixed_size or tuple(self.net.pretrained_cfg["input_size"][1:])
-        # Recurrent layers take time in proportion to the size even here, but not every network runs on the small one.
-        sizes = dict.fromkeys((own_size if self._fixed_size else (64, 64), own_size))
+        if any(isinstance(module, nn.RNNBase) for module in self.net.modules()):
+            return
+        height, width = self._fixed_size or self.net.pretrained_cfg["input_size"][1:]
         # Modes of the caller's, such as inference mode, would keep the graph from being built.
         with torch.inference_mode(False), torch.enable_grad():
-            stand_ins = {key: torch.empty_like(t, device="meta").requires_grad_(key in used) for key, t in tensors}
-            for size in sizes:
-                images = torch.empty(2, 3, *size, dtype=next(self.parameters()).dtype, device="meta")
-                try:
-                    features = functional_call(self, stand_ins, (images,))
-                    break
-                except (RuntimeError, AssertionError, NotImplementedError) as error:
-                    _logger.debug("the unused parameters of backbone '%s' are not known: %s", self.name, error)
-            else:
+            # The memo makes the copy share no tensor with this network and spares copying any number.
+            # `torch.func.functional_call` would leave its stand-ins in networks that use a module twice (CoaT).
+            stand_ins = {
+                id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+                for parameter in self.parameters()
+            }
+            numberless = {id(buffer): torch.empty_like(buffer, device="meta") for buffer in self.buffers()}
+            images = torch.empty(2, 3, height, width, dtype=next(self.parameters()).dtype, device="meta")
+            try:
+                features = copy.deepcopy(self, {**numberless, **stand_ins})(images)
+            except (RuntimeError, NotImplementedError) as error:
+                _logger.debug("the unused parameters of backbone '%s' are not known: %s", self.name, error)
                 return
-            total = torch.stack([getattr(features, name).sum() for name in maps]).sum()
-            gradients = torch.autograd.grad(total, [stand_ins[key] for key in used], allow_unused=True)
-        for parameter, gradient in zip(used.values(), gradients, strict=True):
+            trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                torch.stack([getattr(features, name).sum() for name in maps]).sum(),
+                [stand_ins[id(parameter)] for parameter in trainable],
+                allow_unused=True,
+            )
+        for parameter, gradient in zip(trainable, gradients, strict=True):
             if gradient is None:
                 parameter.requires_grad_(False)
 
@@ -332,112 +308,3 @@ def _pick(reductions: Sequence[int]) -> tuple[int, int, int]:
         return max(0, len(reductions) // 4 - 1), max(0, 3 * len(reductions) // 4 - 1), last
     finest = min((stride for stride in reductions if stride >= 4), default=reductions[last])
     return reductions.index(finest), max(0, last - 1), last
-
-
-def _set_dilations(
-    net: nn.Module,
-    name: str,
-    output_stride: int,
-    multi_grid: Sequence[int] | None,
-    first_block: str,
-    dilations: Sequence[Sequence[int] | None] | None,
-) -> None:
-    """Sets the dilations that timm has no option for; leaves the network alone where none is asked for."""
-    if first_block not in ("previous", "same"):
-        raise RecipeError(f"first_block must be 'previous' or 'same', not {first_block!r}.")
-    if multi_grid is None and first_block == "previous" and dilations is None:
-        return
-    stages = _resnet_stages(net)
-    if not stages:
-        raise RecipeError(
-            f"multi_grid, first_block and dilations need a ResNet's stages; backbone '{name}' has none. "
-            "Leave them out, or choose a ResNet."
-        )
-    if dilations is not None:
-        if multi_grid is not None or first_block != "previous":
-            raise RecipeError("dilations already says everything: leave out multi_grid and first_block.")
-        _set_each(stages, dilations, name, output_stride)
-        return
-    grid = (1,) if multi_grid is None else _positive("multi_grid", multi_grid)
-    if not grid:
-        raise RecipeError("multi_grid is empty. Give numbers such as (1, 2, 4), or leave it out.")
-    previous = 1
-    for index, stage in enumerate(stages):
-        dilation = _own_dilation(index, output_stride)
-        for place, block in enumerate(stage):
-            factor = grid[place % len(grid)] if index == len(stages) - 1 else 1
-            keeps_previous = place == 0 and first_block == "previous"
-            _dilate(block, (previous if keeps_previous else dilation) * factor, dilation * factor)
-        previous = dilation
-
-
-def _set_each(
-    stages: list[list[nn.Module]], dilations: Sequence[Sequence[int] | None], name: str, output_stride: int
-) -> None:
-    """Sets the dilations given block by block, unless they were plainly meant for another output stride."""
-    counts = [len(stage) for stage in stages]
-    given = list(dilations) if _is_list(dilations) else []
-    fits = [row is None or (_is_list(row) and len(row) == n) for row, n in zip(given, counts, strict=False)]
-    if len(given) != len(stages) or not all(fits):
-        raise RecipeError(
-            f"dilations of '{name}' must be one list per stage, of {counts} numbers (null leaves a stage alone), "
-            f"not {given or dilations!r}."
-        )
-    for number, (stage, row) in enumerate(zip(stages, given, strict=True), start=1):
-        if row is None:
-            continue
-        greatest = max(_positive("dilations", row))
-        needed = max(int(conv.dilation[0]) for block in stage for conv in _spatial(block))
-        if greatest < needed:
-            raise RecipeError(
-                f"dilations of '{name}' has at most {greatest} in stage {number}, but output stride {output_stride} "
-                f"by itself needs {needed} there: the list was meant for a greater output stride, and belongs to that "
-                "one alone. Keep that stride (load_model without output_stride does), give dilations for this one, "
-                "null for the stage, or multi_grid instead, which fits every stride."
-            )
-        for block, dilation in zip(stage, row, strict=True):
-            _dilate(block, dilation, dilation)
-
-
-def _own_dilation(index: int, output_stride: int) -> int:
-    """What stage `index`, counted from 0, needs so that it sees as much as it would with its strides."""
-    return int(max(1, 2 ** (index + 2) // output_stride))
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _positive(key: str, numbers: Sequence[int]) -> tuple[int, ...]:
-    if not _is_list(numbers) or any(type(number) is not int or number < 1 for number in numbers):
-        raise RecipeError(
-            f"{key} takes whole numbers from 1 up, not {list(numbers) if _is_list(numbers) else numbers}."
-        )
-    return tuple(numbers)
-
-
-def _resnet_stages(net: nn.Module) -> list[list[nn.Module]]:
-    """The blocks of the four stages; none where the network has no blocks with the plain 3×3 convolutions."""
-    if not isinstance(net, ResNet):
-        return []
-    stages = [list(net.get_submodule(f"layer{number}").children()) for number in (1, 2, 3, 4)]
-    plain = all(isinstance(block, BasicBlock | Bottleneck) for block in itertools.chain.from_iterable(stages))
-    return stages if plain else []
-
-
-def _spatial(block: Any) -> list[Any]:
-    """The 3×3 convolutions on a block's main path: two of a basic block, one of a bottleneck."""
-    return [conv for conv in (block.conv1, block.conv2) if conv.kernel_size[0] > 1]
-
-
-def _dilate(block: Any, first: int, rest: int) -> None:
-    """Gives `first` to the block's first 3×3 convolution and a 3×3 shortcut, `rest` to its second."""
-    shortcut = [] if block.downsample is None else [m for m in block.downsample if isinstance(m, nn.Conv2d)]
-    pairs = [
-        *zip(_spatial(block), (first, rest), strict=False),
-        *((m, first) for m in shortcut if m.kernel_size[0] > 1),
-    ]
-    for conv, dilation in pairs:
-        conv.dilation = (dilation, dilation)
-        padding = dilation * (conv.kernel_size[0] - 1) // 2
-        conv.padding = (padding, padding)

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from segcontext.aggregation import EMA
 from segcontext.assembly import segmenter
+from segcontext.backbone_dilations import refuse_other_stride
 from segcontext.errors import CheckpointError, RecipeError, SegContextError
+from segcontext.files import atomic_path
 from segcontext.layers import Normalize
 from segcontext.model import Segmenter
-from segcontext.pictures import atomic_path
 
 __all__ = ["FORMAT_VERSION", "StateFile", "load_model", "read_state", "save_model", "write_state"]
 
@@ -203,6 +204,8 @@ def load_model(
         for kind in ("aggregation", "distribution"):
             _check_trust(path, kind, str(options[kind]), trust)
         if output_stride is not None:
+            dilations = (options.get("backbone_options") or {}).get("dilations")
+            refuse_other_stride(dilations, options["output_stride"], output_stride)
             options["output_stride"] = output_stride
         model = segmenter(info["num_classes"], **options)
         given = info["input"]

@@ -124,6 +124,7 @@ def _load(given: dict[str, Any]) -> Any:
         output_stride=given.pop("output_stride", None),
         evaluation_iterations=given.pop("iterations", None),
         device=device,
+        trust=[package for package in given.pop("trust", "").split(",") if package],
     )
 
 
@@ -145,9 +146,10 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _protocol(given: dict[str, Any]) -> Any:
+def _protocol(given: dict[str, Any], model: Any) -> Any:
     from segcontext.inference import Protocol
 
+    given.setdefault("padding", model.padding)
     keys: dict[str, Any] = {
         key: given.pop(key) for key in ("mode", "overlap", "average", "padding", "flip") if key in given
     }
@@ -187,7 +189,8 @@ def _evaluate(given: dict[str, Any], console: Console) -> int:
         dataset = _recognised(data, split, otherwise=own)
     else:
         dataset = open_dataset(data or values["data"], split, dataset=given.get("dataset", own))
-    model, protocol = _load(given), _protocol(given)
+    model = _load(given)
+    protocol = _protocol(given, model)
     found = evaluate(
         model,
         dataset,
@@ -227,7 +230,7 @@ def _predict(given: dict[str, Any], console: Console) -> int:
 
     model = _load(given)
     results = predict_files(
-        Predictor(model, protocol=_protocol(given), precision=_precision(given)),
+        Predictor(model, protocol=_protocol(given, model), precision=_precision(given)),
         given["images"],
         given["out"],
         overwrite=given.get("overwrite", False),

@@ -97,7 +97,8 @@ def explain(message: str, words: Sequence[str], parser: jsonargparse.ArgumentPar
         shown = f"--{found[1]}" if action.option_strings else str(action.metavar)
         given = _given(shown, words)
         kind = getattr(action, "_typehint", str)
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        literals = [part for part in (kind, *get_args(kind)) if get_origin(part) is Literal]
+        choices = [str(choice) for literal in literals for choice in get_args(literal)]
         return f"{shown} cannot be '{given}': expected {_expected(kind)}.{nearest(given, choices)} {end}"
     if found := re.search(r"arguments are required: (.*)", message):
         missing = [dest.strip().removeprefix(f"{command}.") for dest in found[1].split(",")]

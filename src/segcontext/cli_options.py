@@ -108,7 +108,8 @@ def _train_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_class_arguments(Recipe, as_group=False, skip={"data"})
     for action in parser._actions:
         if action.dest in ("aggregation", "distribution"):
-            action.help = f"{action.help}; another one than the recipe file's drops the file's {action.dest}_options"
+            words = str(action.help).rstrip(".")
+            action.help = f"{words}; another one than the recipe file's drops the file's {action.dest}_options"
 
 
 def _protocol_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -129,6 +130,7 @@ def _model_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--which", type=Literal["best", "last"], help="weights of the run (default: best)")
     parser.add_argument("--output_stride", type=int, help="8, 16 or 32 (default: the one of the training)")
     parser.add_argument("--iterations", type=int, help="number of EM iterations (default: the one of the training)")
+    parser.add_argument("--trust", type=str, metavar="PACKAGES", help="packages of which the file may name parts")
     parser.add_argument("--precision", type=Literal["32", "bf16"], help="numbers of the network (default: 32)")
     parser.add_argument("--device", type=str, help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from segcontext.checkpoint import load_model
 from segcontext.data import Scenes
 from segcontext.explain import panel
-from segcontext.pictures import atomic_path, save_picture
+from segcontext.files import atomic_path
+from segcontext.pictures import save_picture
 from segcontext.recipe import Recipe
 from segcontext.training import Result, train
 

@@ -324,6 +324,8 @@ def _describe(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "nothing"}
     if hint in words:
         return words[hint]
+    if get_origin(hint) is Literal:
+        return ", ".join(get_args(hint))
     if get_origin(hint) is list:
         return "a list"
     if get_origin(hint) is dict:

@@ -67,7 +67,7 @@ def evaluate(
         LabelError: labels hold a value that is neither a class nor void.
         RecipeError: `limit`, `batch` or `precision` is out of range.
     """
-    protocol = protocol or Protocol()
+    protocol = protocol or Protocol.of(model)
     if batch < 1 or workers < 0 or pictures < 0 or (limit is not None and limit < 1) or precision not in (None, "bf16"):
         raise RecipeError(
             "evaluate needs batch and limit from 1 up, workers and pictures from 0 up, and precision None or 'bf16'; "

@@ -18,7 +18,7 @@ __all__ = ["Precision", "autocast", "device_of", "evaluating", "predict_labels",
 
 Precision = Literal["bf16"]
 
-#: Logits at image size that are made at once, 32 MiB of them, where labels alone are asked for.
+#: About as many logits are brought to image size at once (32 MiB) where labels alone are asked for.
 VALUES_AT_ONCE = 2**23
 
 
@@ -43,7 +43,7 @@ def predict_probabilities(model: nn.Module, images: Tensor, protocol: Protocol |
         A window that covers the image in both directions is the same as the whole image. One that is larger in one
         direction only sees the image padded there with the mean colour, as in the GALD authors' code.
     """
-    protocol = protocol or Protocol()
+    protocol = protocol or Protocol.of(model)
     pixels = _as_floats(images).to(device_of(model, images.device))
     height, width = int(images.shape[-2]), int(images.shape[-1])
     views = len(protocol.scales) * (1 + protocol.flip)
@@ -88,7 +88,7 @@ def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None =
         and two classes are equally likely but for that rounding, another of the two may be named than by
         `Output.logits.argmax`.
     """
-    protocol = protocol or Protocol()
+    protocol = protocol or Protocol.of(model)
     pixels = _as_floats(images)
     height, width = int(pixels.shape[-2]), int(pixels.shape[-1])
     several = len(protocol.scales) > 1 or protocol.flip

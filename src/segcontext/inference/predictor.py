@@ -108,7 +108,7 @@ class Predictor:
         if precision not in (None, "bf16"):
             raise RecipeError(f"The precision is None or 'bf16', not {precision!r}.")
         self.model = model if device is None else model.to(device)
-        self.protocol = protocol or Protocol()
+        self.protocol = protocol or Protocol.of(model)
         self.precision = precision
 
     def __call__(self, source: ImageSource) -> Prediction:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from segcontext.errors import RecipeError
 
 __all__ = ["Protocol"]
@@ -94,3 +96,15 @@ class Protocol:
         if self.padding != "none":
             parts.append("padded to the stride plus one")
         return ", ".join(parts)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Protocol:
+        """The whole image, once, padded as the network was validated in training (its attribute `padding`).
+
+        Args:
+            model: any network.
+
+        Returns:
+            The protocol for it where no other is asked for.
+        """
+        return cls(padding=getattr(model, "padding", "none"))

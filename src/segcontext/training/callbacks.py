@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segcontext.checkpoint import save_model
 from segcontext.errors import TrainingInterrupted
-from segcontext.pictures import atomic_path
+from segcontext.files import atomic_path
 from segcontext.training import state as states
 from segcontext.training.task import Task
 

@@ -31,10 +31,9 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            if isinstance(module, _NORMS) or (parameter.ndim < 2 and name != "bias"):
-                kind = "norm"
-            else:
-                kind = "bias" if name == "bias" else "weight"
+            plain = name == "bias" or (name == "weight" and parameter.ndim > 1)
+            # Learned EM bases, scales and the like go with the norms: to shrink them means nothing.
+            kind = name if plain and not isinstance(module, _NORMS) else "norm"
             place = "backbone" if id(parameter) in backbone else "head"
             sorted_.setdefault((place, kind), []).append(parameter)
     groups = []

@@ -14,7 +14,7 @@ from torch import Tensor
 from segcontext.checkpoint import load_model
 from segcontext.data import Dataset
 from segcontext.evaluation import Evaluation, evaluate
-from segcontext.pictures import atomic_path
+from segcontext.files import atomic_path
 from segcontext.recipe import Recipe
 from segcontext.training.state import Progress
 

@@ -30,6 +30,7 @@ from segcontext.training.callbacks import Bar, Keeper, Log
 from segcontext.training.report import write_report
 from segcontext.training.state import Progress, load_optimizer, load_state, read_training
 from segcontext.training.streams import Streams, next_validation
+from segcontext.training.sync import TimmSyncBatchNorm
 from segcontext.training.task import Task
 from segcontext.zoo import build
 
@@ -115,8 +116,7 @@ def train(
     total = max(1, math.ceil(recipe.epochs * len(data) / recipe.batch)) if recipe.epochs else recipe.steps
     every = recipe.val_every or max(1, total // 10)
     devices, nodes = _processes(recipe)
-    on_gpu = torch.cuda.is_available() and recipe.accelerator != "cpu"
-    if devices * nodes > 1 and not on_gpu and not recipe.freeze_bn:
+    if devices * nodes > 1 and not _on_gpu(recipe) and not recipe.freeze_bn:
         logger.warning(
             "PyTorch synchronises batch norm on GPUs only: each of the %d processes normalises by its own share of the "
             "batch. freeze_bn: true makes the number of processes irrelevant.",
@@ -227,10 +227,7 @@ def _trainer(
     recipe: Recipe, folder: Path, progress: Progress, stretches: int, world: int, nodes: int, console: Console
 ) -> pl.Trainer:
     return pl.Trainer(
-        # Apple's GPUs lack the float64 in which losses are summed.
-        accelerator=("gpu" if torch.cuda.is_available() else "cpu")
-        if recipe.accelerator == "auto"
-        else recipe.accelerator,
+        accelerator="gpu" if _on_gpu(recipe) else "cpu",
         devices=world // nodes,
         num_nodes=nodes,
         strategy=DDPStrategy() if world > 1 else "auto",
@@ -239,7 +236,7 @@ def _trainer(
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
-        sync_batchnorm=recipe.sync_bn and world > 1 and torch.cuda.is_available() and recipe.accelerator != "cpu",
+        plugins=[TimmSyncBatchNorm()] if recipe.sync_bn and world > 1 and _on_gpu(recipe) else [],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         callbacks=[
             Keeper(folder, progress, every=recipe.checkpoint_every),
@@ -271,6 +268,11 @@ def _processes(recipe: Recipe) -> tuple[int, int]:
             f"{gpus or 'none'} here. Set {advice}."
         )
     return local, world // local
+
+
+def _on_gpu(recipe: Recipe) -> bool:
+    """Whether CUDA trains; Apple's GPUs lack the float64 in which losses are summed."""
+    return recipe.accelerator != "cpu" and torch.cuda.is_available()
 
 
 def is_primary() -> bool:
