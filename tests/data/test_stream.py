@@ -6,7 +6,7 @@ import torch
 from torchvision import tv_tensors
 
 from segcontext.data.dataset import Dataset, Item
-from segcontext.data.stream import PositionBatches, TrainingStream, training_loader
+from segcontext.data.stream import Failure, PositionBatches, TrainingStream, training_loader
 from segcontext.data.transforms import TrainTransform
 from segcontext.errors import LabelError, RecipeError
 from segcontext.types import Sample
@@ -172,10 +172,15 @@ def test_batch_holds_stacked_samples_with_names():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_error_of_a_sample_keeps_its_type_and_text(workers):
+def test_a_sample_that_cannot_be_read_stands_as_a_failure(workers):
+    """It is raised where all processes of a run meet, not in the one that happened to read it."""
     stream = TrainingStream(Noise(3, broken=1), TrainTransform(10))
+    (failure,) = training_loader(stream, PositionBatches(3, stop=1), workers=workers)
+    assert isinstance(failure, Failure)
+    assert failure.kind is LabelError
+    assert "sample 1 is broken" in failure.message
     with pytest.raises(LabelError, match="sample 1 is broken"):
-        list(training_loader(stream, PositionBatches(3, stop=1), workers=workers))
+        [stream[position] for position in range(3)]
 
 
 @pytest.mark.parametrize(
