@@ -42,7 +42,8 @@ def demo_recipe(*, seed: int = 0, steps: int = 360, context: bool = True) -> Rec
         pretrained=False,
         output_stride=8,
         **(parts if context else {"aggregation": "none", "distribution": "none"}),
-        model_options={"reduce_channels": 96, "decoder_channels": 48},
+        # GALD eq. 3: what was distributed is fused with what the context parts were given.
+        model_options={"reduce_channels": 96, "skip": "reduced", "fuse_channels": 96, "decoder_channels": 48},
         steps=steps,
         batch=8,
         crop=[128, 256],
