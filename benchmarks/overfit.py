@@ -22,7 +22,9 @@ from segcontext.distribution import DISTRIBUTIONS
 from segcontext.losses import cross_entropy
 from segcontext.metrics import confusion_matrix, scores
 
-BACKBONE, GOAL, LIMIT, EVERY, RATE = "resnet10t", 0.90, 400, 20, 3e-3
+BACKBONE, GOAL, LIMIT, EVERY, RATE = "resnet18d", 0.90, 400, 20, 3e-3
+#: A narrow trunk with a decoder at stride 2: poles are one to three pixels wide.
+TRUNK = {"low_stride": 2, "timm_options": {"channels": [32, 48, 64, 96], "stem_width": 16}}
 
 
 def overfit(aggregation: str, distribution: str, images: torch.Tensor, masks: torch.Tensor) -> dict[str, object]:
@@ -35,7 +37,7 @@ def overfit(aggregation: str, distribution: str, images: torch.Tensor, masks: to
     model = segcontext.segmenter(
         11, backbone=BACKBONE, pretrained=False, output_stride=16, aggregation=aggregation, distribution=distribution,
         aggregation_options={"num_bases": 32} if aggregation == "ema" else {}, distribution_options=options,
-        reduce_channels=96, decoder_channels=48, dropout=0.0, bn_momentum=0.3,
+        backbone_options=TRUNK, reduce_channels=96, decoder_channels=32, dropout=0.0, bn_momentum=0.3,
     ).to(memory_format=torch.channels_last)  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
     best, seconds = 0.0, []

@@ -139,6 +139,21 @@ def test_ceil_mode_rounds_the_stem_pooling_up():
     assert shapes(on_meta("resnet50s", ceil_mode=True), 64, 65)[0][2:] == (17, 17)
 
 
+@pytest.mark.parametrize(("name", "channels", "stride"), [("resnet18d", 64, 2), ("convnext_atto", 40, 4)])
+def test_the_low_map_is_as_fine_as_asked_for_and_the_network_allows(name, channels, stride):
+    backbone = on_meta(name, output_stride=32, low_stride=2)
+    assert (backbone.channels[0], backbone.strides[0]) == (channels, stride)
+    assert backbone.channels[1:] == on_meta(name, output_stride=32).channels[1:]
+    assert shapes(backbone, 65, 40) == expected(backbone, 65, 40)
+
+
+def test_options_of_the_timm_model_reach_it():
+    backbone = on_meta("resnet18", output_stride=8, timm_options={"channels": [16, 24, 32, 40], "drop_path_rate": 0.2})
+    assert backbone.channels == (16, 32, 40)
+    assert backbone.net.layer4[1].drop_path.drop_prob == pytest.approx(0.2)
+    assert backbone.strides == (4, 8, 8)
+
+
 def test_batch_norm_momentum_is_overridden_only_on_request():
     momenta = {m.momentum for m in on_meta("resnet18").modules() if isinstance(m, nn.BatchNorm2d)}
     assert momenta == {0.1}
@@ -212,7 +227,7 @@ def test_the_maps_of_a_vision_transformer_come_from_three_depths():
     assert low.shape == auxiliary.shape == deep.shape == (1, backbone.channels[2], 3, 4)
     assert not torch.equal(low, auxiliary)
     assert not torch.equal(auxiliary, deep)
-    assert module._pick([16] * 12) == (2, 8, 11)
+    assert module._pick([16] * 12, 4) == (2, 8, 11)
 
 
 def test_maps_equal_those_of_timms_own_feature_model():
@@ -374,6 +389,11 @@ def test_it_exports_and_takes_other_sizes_afterwards():
         ({"name": "res2net50d", "first_block": "same"}, "need a ResNet's stages"),
         ({"name": "convnext_atto", "dilations": (None,) * 4}, "need a ResNet's stages"),
         ({"name": "convnext_atto", "ceil_mode": True}, "needs a max-pool"),
+        ({"low_stride": 3}, "low_stride must be 2 or 4, not 3"),
+        ({"timm_options": {"chanels": [8] * 4}}, r"cannot build backbone 'resnet18' with the timm_options .*chanels"),
+        ({"timm_options": {"output_stride": 8, "in_chans": 1}}, "must not set in_chans, output_stride"),
+        ({"timm_options": {"checkpoint_path": "a.pth"}}, "must not set checkpoint_path"),
+        ({"timm_options": {"pretrained_cfg": {"file": "a.pth"}}}, "must not set pretrained_cfg"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):

@@ -16,16 +16,28 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-from segcontext import Recipe, cli, load_model
+from segcontext import Recipe, cli, load_model, save_model, segmenter
 from segcontext import evaluation as evaluation_module
 from segcontext.demo import demo
-from segcontext.recipe import read_yaml
+from segcontext.recipe_file import read_yaml
 from segcontext.training import TrainingInterrupted
 from segcontext.training import callbacks as callbacks_module
 
-COMMANDS = ("train", "evaluate", "predict", "demo")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "submit",
+    "doctor",
+    "convert",
+    "cost",
+    "import-weights",
+    "export-weights",
+    "demo",
+)
 
 
 class Answer(NamedTuple):
@@ -112,7 +124,7 @@ def test_the_help_of_a_command_describes_every_option(run, command):
     assert len(described) >= 5
     for option, text in described.items():
         assert len(re.sub(r"\(default: .*?\)", "", text).strip()) > 5, option
-    assert sum("(default: " in text for text in described.values()) >= 3
+    assert sum("(default: " in text for text in described.values()) >= (1 if command.endswith("-weights") else 3)
     assert not re.search(r"``|typing|<class|Literal\[|default: null|None\)|==SUPPRESS|\(\)", answer.out)
     assert max(map(len, answer.out.splitlines())) <= 120
 
@@ -419,6 +431,45 @@ def test_the_protocol_and_the_network_are_as_asked(run, tiny_run, tmp_path, monk
     asked = {"mode": "whole", "scales": [0.5, 1.25], "flip": True, "average": "logits", "padding": "stride_plus_one"}
     assert asked.items() <= scales["protocol"].items()
     assert {"mode": "sliding", "window": [32, 40], "overlap": 0.5, "flip": False}.items() <= sliding["protocol"].items()
+
+
+def test_a_run_is_evaluated_as_its_recipe_says_unless_told_otherwise(run, own_run, tmp_path):
+    recipe = yaml.safe_load((own_run / "recipe.yaml").read_text())
+    recipe["test_protocol"] = {"window": 32, "mode": "sliding", "overlap": 0.5, "flip": True, "iterations": 2}
+    (own_run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    found = {}
+    for name, words in {"as_told": (), "scale": ("--scales", "0.5"), "whole": ("--mode", "whole")}.items():
+        assert run("evaluate", own_run, "--limit", "1", "--out", tmp_path / name, *words).code == 0
+        found[name] = json.loads((tmp_path / name / "scores.json").read_text())["protocol"]
+    own = {"mode": "sliding", "window": 32, "overlap": 0.5, "flip": True, "scales": [1.0]}
+    assert own.items() <= found["as_told"].items()
+    assert {**own, "scales": [0.5]}.items() <= found["scale"].items()
+    assert {"mode": "whole", "window": None, "flip": True}.items() <= found["whole"].items()
+
+
+def test_options_that_contradict_each_other_are_refused(run, train, tiny_run):
+    refused(train("--resume", "--overwrite"), "one of the two")
+    refused(run("evaluate", tiny_run, "--mode", "whole", "--window", "32", "--out", "a"), "mode 'sliding'")
+    refused(run("evaluate", tiny_run, "--overlap", "0.9", "--out", "a"), "--window")
+
+
+def test_a_test_split_is_predicted_for_its_server(run, tiny_run, tmp_path):
+    for frame in (19, 20):
+        path = tmp_path / f"city/leftImg8bit/test/berlin/berlin_000000_{frame:06}_leftImg8bit.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 48, 3), 4 * frame, np.uint8)).save(path)
+    torch.manual_seed(0)
+    model = segmenter(19, backbone="test_resnet", output_stride=16, pretrained=False, reduce_channels=8)
+    save_model(tmp_path / "city.safetensors", model)
+    words = ("submit", tmp_path / "city.safetensors", "--data", tmp_path / "city", "--out", tmp_path / "sent")
+    answer = run(*words, "--flip", "--window", "32")
+    assert answer.code == 0, answer
+    assert "2 predictions in" in answer.out
+    assert "Cityscapes" in answer.out
+    assert written(tmp_path / "sent") == [f"berlin_000000_{frame:06}_pred_labelIds.png" for frame in (19, 20)]
+    assert (tmp_path / "sent.zip").is_file()
+    refused(run(*words), "--resume")
+    refused(run("submit", tiny_run, "--split", "val", "--out", tmp_path / "own"), "no test server")
 
 
 def test_a_weight_file_is_enough_to_evaluate(run, tiny_run, folder_data, tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import socket
 
 import numpy as np
@@ -11,15 +12,35 @@ from rich.console import Console
 from torch import multiprocessing, nn
 from torchvision import tv_tensors
 
+from segcontext.cli import main
 from segcontext.data.dataset import Dataset, Item
 from segcontext.errors import DataError, LabelError, OutputExists, RecipeError
-from segcontext.evaluation import evaluate
-from segcontext.evaluation.scoring import _spread
+from segcontext.evaluation import ImageScore, Measured, Measures, evaluate
+from segcontext.evaluation import scoring as scoring_module
+from segcontext.evaluation.scoring import _positions, _spread
 from segcontext.inference import Protocol
-from segcontext.metrics import ConfusionMatrix, RankSlice, confusion_matrix, scores
+from segcontext.metrics import (
+    BoundaryFScore,
+    ConfusionMatrix,
+    RankSlice,
+    band_confusion_matrix,
+    boundary_f_score,
+    boundary_iou_counts,
+    calibration_counts,
+    confidence,
+    confusion_matrix,
+    entropy,
+    reliability,
+    scores,
+    size_counts,
+    size_scores,
+)
 from segcontext.types import Output, Sample
 
 NAMES = ("red", "green", "blue")
+EVERYTHING = Measures(
+    boundary=(1, 0.1), boundary_protocol="strict", boundary_iou=2, sizes=(4, 12), band=1, calibration=10
+)
 
 
 class Colours(Dataset):
@@ -186,7 +207,9 @@ def test_wrong_labels_are_refused_by_name(data, monkeypatch):
         evaluate(Pointwise(), data, progress=False)
 
 
-@pytest.mark.parametrize("option", [{"batch": 0}, {"limit": 0}, {"workers": -1}, {"pictures": -1}, {"precision": "f8"}])
+@pytest.mark.parametrize(
+    "option", [{"batch": 0}, {"limit": 0}, {"workers": -1}, {"pictures": -1}, {"worst": -1}, {"precision": "f8"}]
+)
 def test_impossible_options_are_refused(data, option):
     with pytest.raises(RecipeError, match=f"{next(iter(option))}={next(iter(option.values()))!r}"):
         evaluate(Pointwise(), data, **option)
@@ -255,29 +278,254 @@ def test_the_table_shows_every_class_and_the_means(data):
     assert "colours val, 7 images, whole image" in found.summary()
 
 
+def answers(dataset):
+    """Labels, truth and probabilities of every image, as `Pointwise` answers."""
+    for sample in (dataset[index] for index in range(len(dataset))):
+        probabilities = (4 * sample.image.float() / 255).softmax(0)
+        yield sample.image.argmax(0), sample.mask.as_subclass(torch.Tensor), probabilities
+
+
+def test_everything_else_is_measured_as_its_function_says(data):
+    found = evaluate(Pointwise(), data, batch=3, measures=EVERYTHING, pictures=0, progress=False)
+    assert np.array_equal(found.matrix.numpy(), expected_matrix(data))
+    measured, parts = found.measured, list(answers(data))
+    singles = torch.stack([boundary_f_score(*part[:2], 3, [1, 0.1], protocol="strict") for part in parts])
+    torch.testing.assert_close(measured.boundary_f, singles.nanmean(0), rtol=1e-14, atol=0)
+    both, predicted, true = sum(boundary_iou_counts(*part[:2], 3, width=2) for part in parts).double().T
+    assert torch.equal(measured.boundary_iou, both / (predicted + true - both))
+    expected = size_scores(sum(size_counts(*part[:2], 3, areas=(4, 12)) for part in parts))
+    assert torch.equal(measured.sizes.iou, expected.iou)
+    inside, outside = sum(band_confusion_matrix(*part[:2], 3, width=1) for part in parts)
+    assert (measured.band.inside.miou, measured.band.outside.miou) == (scores(inside).miou, scores(outside).miou)
+    counts = sum(calibration_counts(share, truth, bins=10) for _, truth, share in parts)
+    assert measured.calibration.ece == pytest.approx(reliability(counts).ece, rel=1e-6)
+    assert measured.calibration.pixels.sum() == found.matrix.sum()
+    assert measured.measures is EVERYTHING
+
+
+def test_nothing_else_is_measured_and_no_probabilities_are_made_unless_asked(data, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("probabilities of all classes at image size were asked for")
+
+    monkeypatch.setattr(scoring_module, "predict_probabilities", refuse)
+    found = evaluate(Pointwise(), data, progress=False)
+    assert found.measured.as_dict() == {}
+    assert len(found.tables()) == 2
+    assert found.samples[0].confidence is found.samples[0].entropy is None
+    assert len(found.samples[0].views(found.palette)) == 4
+    rest = Measures(boundary=(2,), boundary_iou=0.02, sizes=(4,), band=2)
+    assert evaluate(Pointwise(), data, measures=rest, limit=2, pictures=1, progress=False).measured.band is not None
+    with pytest.raises(AssertionError, match="were asked for"):
+        evaluate(Pointwise(), data, measures=Measures(calibration=5), progress=False)
+
+
+def test_every_image_is_listed_from_the_worst_to_the_best(data, tmp_path):
+    found = evaluate(Pointwise(), data, batch=2, pictures=2, worst=3, progress=False)
+    expected = []
+    for index, (labels, truth, _) in enumerate(answers(data)):
+        values = scores(confusion_matrix(labels, truth, 3))
+        expected.append(ImageScore(f"part/{index}", values.miou, values.pixel_accuracy, index))
+    assert list(found.ranking) == sorted(expected, key=lambda image: image.miou)
+    # The three worst, and the best as the other end of two.
+    names = [image.name for image in found.ranking]
+    assert [sample.name for sample in found.samples] == [*names[:3], names[-1]]
+    found.save(tmp_path)
+    with (tmp_path / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == names
+    assert [float(row["miou"]) for row in rows] == [image.miou for image in found.ranking]
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert {row["picture"] for row in rows if row["picture"]} == pictures - {"overview.png"}
+    assert [bool(row["picture"]) for row in rows] == [True] * 3 + [False] * 3 + [True]
+    stored = json.loads((tmp_path / "scores.json").read_text())["worst_images"]
+    assert [image["name"] for image in stored] == names[:5]
+
+
+def test_images_without_a_score_come_last_and_have_no_picture():
+    void = ImageScore("void", float("nan"), float("nan"), 0)
+    ranking = [ImageScore("bad", 0.1, 0.2, 2), ImageScore("good", 0.9, 0.9, 1), void]
+    assert _positions(ranking, 8, 8) == [2, 1]
+    assert _positions(ranking, 0, 1) == [2]
+
+
+def test_pictures_show_confidence_and_entropy_where_they_are_known(data, tmp_path):
+    found = evaluate(Pointwise(), data, measures=Measures(calibration=15), pictures=2, progress=False)
+    sample = found.samples[0]
+    probabilities = list(answers(data))[int(sample.name.removeprefix("part/"))][2]
+    np.testing.assert_allclose(sample.confidence, confidence(probabilities).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(sample.entropy, entropy(probabilities, normalised=True).numpy(), rtol=1e-5)
+    views = sample.views(found.palette)
+    assert [view.shape for view in views] == [sample.image.shape] * 6
+    assert all(view.dtype == np.uint8 for view in views)
+    # The surest pixel is brighter than the least sure one in one map, and darker in the other.
+    surest, least = sample.confidence.argmax(), sample.confidence.argmin()
+    brightness = [view.reshape(-1, 3).sum(1, dtype=int) for view in views[4:]]
+    assert brightness[0][surest] > brightness[0][least]
+    assert brightness[1][surest] < brightness[1][least]
+    found.save(tmp_path)
+    with Image.open(tmp_path / "pictures" / "overview.png") as image:
+        assert image.width > 6 * 12
+
+
+def test_everything_measured_is_saved_and_stale_files_go(data, tmp_path):
+    found = evaluate(Pointwise(), data, measures=EVERYTHING, pictures=1, progress=False)
+    found.save(tmp_path)
+    own = {"boundary.csv", "sizes.csv", "band.csv", "calibration.csv", "reliability.png"}
+    assert own < {path.name for path in tmp_path.iterdir()}
+    stored = json.loads((tmp_path / "scores.json").read_text())
+    measured = found.measured
+    assert stored["boundary_f"]["protocol"] == "strict"
+    assert stored["boundary_f"]["slacks"] == [1, 0.1]
+    assert stored["boundary_f"]["per_class"] == measured.boundary_f.tolist()
+    assert stored["boundary_f"]["mean"] == pytest.approx(measured.boundary_f.mean(1).tolist())
+    assert stored["boundary_iou"]["per_class"] == measured.boundary_iou.tolist()
+    assert stored["sizes"]["names"] == ["small", "medium", "large"]
+    assert stored["sizes"]["objects"] == measured.sizes.objects.tolist()
+    assert stored["band"]["inside"]["iou"] == measured.band.inside.iou.tolist()
+    assert stored["calibration"]["ece"] == measured.calibration.ece
+    tables = {}
+    for name in ("boundary", "sizes", "band", "calibration"):
+        with (tmp_path / f"{name}.csv").open(newline="") as file:
+            tables[name] = list(csv.DictReader(file))
+    assert [row["class"] for row in tables["boundary"]] == list(NAMES)
+    assert list(tables["boundary"][0]) == ["class", "F 1 px", "F 10 %", "IoU 2 px"]
+    assert float(tables["boundary"][1]["F 10 %"]) == measured.boundary_f[1, 1].item()
+    assert float(tables["sizes"][2]["IoU small"]) == measured.sizes.iou[0, 2].item()
+    assert float(tables["band"][0]["IoU outside"]) == measured.band.outside.iou[0].item()
+    assert [int(row["pixels"]) for row in tables["calibration"]] == measured.calibration.pixels.tolist()
+    assert tables["calibration"][0]["accuracy"] == ""
+    with Image.open(tmp_path / "reliability.png") as image:
+        assert min(image.size) > 300
+    evaluate(Pointwise(), data, pictures=1, progress=False).save(tmp_path, overwrite=True)
+    assert own.isdisjoint(path.name for path in tmp_path.iterdir())
+    assert "boundary_f" not in json.loads((tmp_path / "scores.json").read_text())
+
+
+def test_the_tables_show_what_was_measured(data):
+    found = evaluate(Pointwise(), data, measures=EVERYTHING, pictures=0, progress=False)
+    screen = io.StringIO()
+    console = Console(file=screen, width=160)
+    for table in found.tables():
+        console.print(table)
+    text = screen.getvalue()
+    for word in ("Boundaries (strict protocol)", "F 10 %", "IoU 2 px", "IoU small", "IoU inside", "Worst images"):
+        assert word in text
+    assert f"{100 * found.measured.boundary_f[0].mean().item():.1f} %" in text
+    assert f"Expected calibration error {100 * found.measured.calibration.ece:.1f} %" in text
+    assert found.ranking[0].name in text
+
+
+def test_sizes_other_than_three_are_named_by_their_areas():
+    assert Measured(Measures(sizes=(10, 20, 30))).size_names() == (
+        "below 10 px",
+        "from 10 px",
+        "from 20 px",
+        "from 30 px",
+    )
+    assert Measured(Measures()).size_names() == ()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"boundary": (0,)},
+        {"boundary": (3,), "boundary_protocol": "both"},
+        {"boundary_iou": 0},
+        {"sizes": (9, 4)},
+        {"band": -1},
+        {"calibration": -2},
+    ],
+)
+def test_impossible_measures_are_refused(option):
+    with pytest.raises(RecipeError):
+        Measures(**option)
+
+
+def test_measures_take_lists_as_recipes_and_json_bring_them():
+    assert hash(Measures(boundary=[3, 0.005], sizes=[4, 9])) == hash(Measures(boundary=(3.0, 0.005), sizes=(4, 9)))
+    assert not Measures().any
+    assert Measures(band=2).any
+
+
+def test_the_command_line_measures_and_prints(tiny_run, tmp_path, capsys):
+    words = ["evaluate", str(tiny_run), "--out", str(tmp_path / "all"), "--boundary", "3", "[0.005,0.1]", "paper"]
+    words += ["--boundary-protocol", "strict", "--boundary-iou", "0.02", "--sizes", "--band", "2", "--calibration"]
+    assert main([*words, "--worst", "1", "--pictures", "0"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("strict protocol", "small", "inside", "Expected calibration error", "Worst images"):
+        assert word in printed
+    stored = json.loads((tmp_path / "all" / "scores.json").read_text())
+    assert stored["boundary_f"]["slacks"] == [3, 0.005, 0.1, 0.00088, 0.001875, 0.00375, 0.005]
+    assert (stored["boundary_iou"]["width"], stored["band"]["width"]) == (0.02, 2)
+    assert stored["sizes"]["areas"] == [1024, 9216]
+    assert len(stored["calibration"]["pixels"]) == 15
+    assert len(list((tmp_path / "all" / "pictures").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--boundary", "three"], "--boundary cannot be 'three'"),
+        (["--boundary", "-3"], "A slack is a share"),
+        (["--boundary_protocol", "strict"], r"give slacks \(--boundary\)"),
+        (["--band", "0"], "The width of the band"),
+        (["--worst", "-1"], "worst=-1"),
+    ],
+)
+def test_the_command_line_refuses_what_cannot_be_measured(tiny_run, tmp_path, capsys, words, message):
+    assert main(["evaluate", str(tiny_run), "--out", str(tmp_path / "none"), *words]) == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert not (tmp_path / "none").exists()
+
+
 def evaluate_a_share(rank, port, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     dataset, model = Colours(".", "val"), Pointwise()
-    found = evaluate(model, dataset, batch=2, pictures=3, progress=False)
-    metric = ConfusionMatrix(3)
+    found = evaluate(model, dataset, batch=2, pictures=3, progress=False, measures=EVERYTHING)
+    metric, boundary = ConfusionMatrix(3), BoundaryFScore(3, [1, 0.1], protocol="strict")
     for index in RankSlice(dataset, rank=rank, world=2):
         metric.update(dataset[index].image.argmax(0), dataset[index].mask)
-    names = [sample.name for sample in found.samples]
-    torch.save((found.matrix, found.images, names, metric.compute()), f"{folder}/{rank}.pt")
+        boundary.update(dataset[index].image.argmax(0), dataset[index].mask)
+    # One image for two ranks: the other one has nothing to count.
+    single = evaluate(model, dataset, limit=1, pictures=0, progress=False, measures=EVERYTHING)
+    torch.save(
+        {
+            "matrix": found.matrix,
+            "images": found.images,
+            "names": [sample.name for sample in found.samples],
+            "ranking": [tuple(image) for image in found.ranking],
+            "measured": json.dumps(found.measured.as_dict()),
+            "single": json.dumps(single.measured.as_dict()),
+            "metric": metric.compute(),
+            "boundary": boundary.compute(),
+        },
+        f"{folder}/{rank}.pt",
+    )
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_find_what_one_finds(tmp_path, data):
+def test_two_processes_find_what_one_finds_to_the_last_bit(tmp_path, data):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # Seven images on two ranks: the shares differ, and nothing may be counted twice to even them out.
     multiprocessing.spawn(evaluate_a_share, (port, str(tmp_path)), nprocs=2)
-    alone = evaluate(Pointwise(), data, pictures=3, progress=False)
+    threads = torch.get_num_threads()
+    # PyTorch's softmax may change in its last bit with the number of threads; the counts do not, given the same one.
+    torch.set_num_threads(1)
+    try:
+        alone = evaluate(Pointwise(), data, pictures=3, progress=False, measures=EVERYTHING)
+        single = evaluate(Pointwise(), data, limit=1, pictures=0, progress=False, measures=EVERYTHING)
+    finally:
+        torch.set_num_threads(threads)
     for rank in range(2):
-        matrix, images, names, metric = torch.load(tmp_path / f"{rank}.pt")
-        assert torch.equal(matrix, alone.matrix)
-        assert torch.equal(metric, alone.matrix)
-        assert images == 7
-        assert names == ([sample.name for sample in alone.samples] if rank == 0 else [])
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(found["matrix"], alone.matrix)
+        assert torch.equal(found["metric"], alone.matrix)
+        assert torch.equal(found["boundary"], alone.measured.boundary_f)
+        assert found["measured"] == json.dumps(alone.measured.as_dict())
+        assert found["single"] == json.dumps(single.measured.as_dict())
+        assert found["ranking"] == [tuple(image) for image in alone.ranking]
+        assert found["images"] == 7
+        assert found["names"] == ([sample.name for sample in alone.samples] if rank == 0 else [])

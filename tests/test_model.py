@@ -102,6 +102,13 @@ def test_project_skip_and_decoder_come_in_this_order(arrangement, skip):
     assert output.logits.shape == (2, CLASSES, 33, 41)
 
 
+def test_a_separable_decoder_mixes_depth_by_depth():
+    decoder = Decoder(5, 3, channels=4, reduced_channels=2, separable=True).eval()
+    shapes = [tuple(each.weight.shape) for each in decoder.mix.modules() if isinstance(each, nn.Conv2d)]
+    assert shapes == [(7, 1, 3, 3), (4, 7, 1, 1), (4, 1, 3, 3), (4, 4, 1, 1)]
+    assert decoder(torch.randn(1, 5, 3, 4), torch.randn(1, 3, 9, 11)).shape == (1, 4, 9, 11)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (33, 41), (17, 64)])
 def test_logits_have_the_size_of_the_images(size):
     output = network()(pictures(size))

@@ -240,3 +240,29 @@ def test_the_networks_options_are_those_of_the_zoo_and_blanks_are_left_to_it():
 def test_model_options_may_not_contradict_the_recipes_own_keys(key):
     with pytest.raises(RecipeError, match=f"repeats keys that the recipe has of its own: {key}"):
         Recipe(data="demo", aggregation="psp", model_options={key: "resnet18"}).network()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"epochs": float("inf")}, "epochs must be finite"),
+        ({"scale": [1.0, float("inf")]}, "scale must be"),
+        ({"class_weights": [1.0, -5.0]}, "class_weights cannot be negative"),
+    ],
+)
+def test_numbers_that_no_run_could_use_are_refused(keys, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe(data="demo", **keys)
+
+
+def test_numbers_that_yaml_takes_for_words_are_numbers_in_mappings_too():
+    recipe = Recipe(
+        data="demo", aggregation_options={"lam": "1e1", "upkeep": "learned"}, model_options={"a": ["2.5e-1"]}
+    )
+    assert recipe.aggregation_options == {"lam": 10.0, "upkeep": "learned"}
+    assert recipe.model_options == {"a": [0.25]}
+
+
+def test_a_wrong_key_of_the_test_protocol_is_named():
+    with pytest.raises(RecipeError, match=r"unknown key 'scale'.*Did you mean 'scales'"):
+        Recipe(data="demo", test_protocol={"scale": [1.0]})

@@ -20,6 +20,7 @@ from segcontext.aggregation import AGGREGATIONS, ASPP, PSP, Downsampled
 from segcontext.assembly import option_names, segmenter
 from segcontext.distribution import DISTRIBUTIONS, AffinityDistribution, MaskDistribution
 from segcontext.errors import RecipeError
+from segcontext.layers import SeparableConvNormAct
 from segcontext.types import Context
 from segcontext.zoo import BUILDERS, build
 
@@ -308,9 +309,36 @@ def test_images_may_go_in_as_blue_green_red():
     torch.testing.assert_close(model(images).logits, other(images.flip(1)).logits)
 
 
+def test_parts_around_the_context_take_options_of_their_own():
+    options = {
+        "aggregation": "cgnl",
+        "aggregation_stride": 2,
+        "downsampled_options": {"padding": 0, "align_corners": False},
+        "decoder_channels": 8,
+        "decoder_options": {"reduced_channels": 4, "separable": True},
+        "auxiliary": True,
+        "auxiliary_channels": 6,
+        "auxiliary_options": {"bias": True, "dropout": 0.3},
+        "mean": (0.1, 0.2, 0.3),
+        "std": [1.0, 2.0, 4.0],
+    }
+    model = segmenter(3, **TINY, **options)
+    assert (model.aggregation.padding, model.aggregation.align_corners) == (0, False)
+    assert model.decoder.low.out_channels == 4
+    assert isinstance(model.decoder.mix[0], SeparableConvNormAct)
+    assert model.auxiliary[0][0].bias.shape == (6,)
+    assert (model.auxiliary[1].p, model.dropout.p) == (0.3, 0.1)
+    images = torch.full((1, 3, 2, 2), 0.5)
+    torch.testing.assert_close(model.normalize(images)[0, :, 0, 0], torch.tensor([0.4, 0.15, 0.05]))
+
+
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
+        ("segmenter", {"aggregation_stride": 2, "downsampled_options": {"pading": 0}}, "Did you mean 'padding'?"),
+        ("segmenter", {"decoder_channels": 8, "decoder_options": {"seperable": True}}, "Did you mean 'separable'?"),
+        ("segmenter", {"auxiliary": True, "auxiliary_options": {"bais": True}}, "Did you mean 'bias'?"),
+        ("segmenter", {"mean": (0.5, 0.5)}, "mean must be three numbers"),
         ("emanett", {}, "There is no model 'emanett'. Did you mean 'emanet'?"),
         ("emanet", {"reduce_chanels": 8}, "model option called 'reduce_chanels'. Did you mean 'reduce_channels'?"),
         ("segmenter", {"reduce_chanels": 8}, "Did you mean 'reduce_channels'?"),

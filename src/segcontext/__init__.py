@@ -11,8 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segcontext.checkpoint import load_model, save_model
-    from segcontext.data import CamVid, Dataset, Folder, Scenes, open_dataset
-    from segcontext.evaluation import Evaluation, evaluate
+    from segcontext.costs import Cost, cost
+    from segcontext.data import (
+        ADE20K,
+        COCOVOC,
+        VOC,
+        CamVid,
+        Cityscapes,
+        COCOStuff,
+        Dataset,
+        Folder,
+        PascalContext,
+        PascalContext60,
+        Scenes,
+        open_dataset,
+    )
+    from segcontext.evaluation import Evaluation, Measures, evaluate
+    from segcontext.importing import export_weights, import_weights
     from segcontext.inference import Prediction, Predictor, Protocol, predict_labels, predict_probabilities
     from segcontext.model import Segmenter, update_bases
     from segcontext.prediction import predict_files
@@ -36,13 +51,22 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ADE20K",
+    "COCOVOC",
+    "VOC",
+    "COCOStuff",
     "CamVid",
+    "Cityscapes",
     "Context",
+    "Cost",
     "Dataset",
     "Evaluation",
     "Features",
     "Folder",
+    "Measures",
     "Output",
+    "PascalContext",
+    "PascalContext60",
     "Prediction",
     "Predictor",
     "Protocol",
@@ -53,13 +77,16 @@ __all__ = [
     "a2net",
     "build",
     "cgnl_net",
+    "cost",
     "deeplabv3",
     "deeplabv3_plus",
     "emanet",
     "evaluate",
+    "export_weights",
     "fcn",
     "galdnet_v1",
     "galdnet_v2",
+    "import_weights",
     "load_model",
     "nonlocal_net",
     "open_dataset",
@@ -78,8 +105,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "checkpoint": ("load_model", "save_model"),
-    "data": ("CamVid", "Dataset", "Folder", "Scenes", "open_dataset"),
-    "evaluation": ("Evaluation", "evaluate"),
+    "costs": ("Cost", "cost"),
+    "data": (
+        *("ADE20K", "COCOStuff", "COCOVOC", "CamVid", "Cityscapes", "Dataset", "Folder", "PascalContext"),
+        *("PascalContext60", "Scenes", "VOC", "open_dataset"),
+    ),
+    "evaluation": ("Evaluation", "Measures", "evaluate"),
+    "importing": ("export_weights", "import_weights"),
     "inference": ("Prediction", "Predictor", "Protocol", "predict_labels", "predict_probabilities"),
     "model": ("Segmenter", "update_bases"),
     "prediction": ("predict_files",),

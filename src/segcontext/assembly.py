@@ -21,7 +21,7 @@ from segcontext.model import Arrangement, LocalInput, Segmenter, SkipInput
 
 __all__ = ["SegmenterOptions", "check_names", "option_names", "segmenter"]
 
-_BACKBONE_OPTIONS = ("first_block", "dilations", "ceil_mode", "bn_momentum")
+_BACKBONE_OPTIONS = ("first_block", "dilations", "ceil_mode", "bn_momentum", "low_stride", "timm_options")
 
 
 class SegmenterOptions(TypedDict, total=False):
@@ -33,6 +33,7 @@ class SegmenterOptions(TypedDict, total=False):
     aggregation: str
     aggregation_options: Mapping[str, Any]
     aggregation_stride: int
+    downsampled_options: Mapping[str, Any]
     distribution: str
     distribution_options: Mapping[str, Any]
     arrangement: Arrangement
@@ -42,11 +43,15 @@ class SegmenterOptions(TypedDict, total=False):
     skip: SkipInput
     fuse_channels: int
     decoder_channels: int | None
+    decoder_options: Mapping[str, Any]
     auxiliary: bool
     auxiliary_channels: int
+    auxiliary_options: Mapping[str, Any]
     dropout: float
     align_corners: bool
     bgr: bool
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     bn_momentum: float | None
 
 
@@ -62,6 +67,7 @@ def segmenter(
     aggregation: str = "ema",
     aggregation_options: Mapping[str, Any] | None = None,
     aggregation_stride: int = 1,
+    downsampled_options: Mapping[str, Any] | None = None,
     distribution: str = "none",
     distribution_options: Mapping[str, Any] | None = None,
     arrangement: Arrangement = "gald",
@@ -71,11 +77,15 @@ def segmenter(
     skip: SkipInput = "none",
     fuse_channels: int = 512,
     decoder_channels: int | None = None,
+    decoder_options: Mapping[str, Any] | None = None,
     auxiliary: bool = False,
     auxiliary_channels: int = 512,
+    auxiliary_options: Mapping[str, Any] | None = None,
     dropout: float = 0.1,
     align_corners: bool = True,
     bgr: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     bn_momentum: float | None = None,
 ) -> Segmenter:
     """Any backbone × aggregation × distribution × arrangement.
@@ -88,11 +98,13 @@ def segmenter(
         weights: a local weight file to use instead.
         multi_grid: dilation factors of the last stage's blocks, such as (1, 2, 4). The named networks that have it
             do without on backbones that are no ResNets.
-        backbone_options: further options of `Backbone`: first_block, dilations, ceil_mode, bn_momentum.
+        backbone_options: further options of `Backbone`: first_block, dilations, ceil_mode, bn_momentum, low_stride,
+            timm_options.
         aggregation: ``"none"``, ``"psp"``, ``"aspp"``, ``"non_local"``, ``"cgnl"``, ``"psa"``, ``"a2"``, ``"ema"``,
             or the dotted path of a class of your own.
         aggregation_options: options of that class.
         aggregation_stride: 2 aggregates on a map downsampled by two (GALD §III-A).
+        downsampled_options: options of `segcontext.aggregation.Downsampled`, which does that: padding, align_corners.
         distribution: ``"none"``, ``"mask"`` (LDv1), ``"affinity"`` (LDv2), or a dotted path.
         distribution_options: options of that class.
         arrangement: ``"gald"``, ``"ldga"`` or ``"parallel"``.
@@ -102,11 +114,15 @@ def segmenter(
         skip: what is concatenated to the context features, ``"none"``, ``"reduced"`` or ``"deep"``.
         fuse_channels: width of the 3×3 convolution after that concatenation.
         decoder_channels: width of a DeepLabV3+ decoder; `None` leaves it out.
+        decoder_options: further options of the decoder: reduced_channels, separable.
         auxiliary: whether there is an auxiliary head on the stage before the last.
         auxiliary_channels: its width.
+        auxiliary_options: further options of that head: bias, dropout.
         dropout: share of channels dropped before the classifiers.
         align_corners: of all upsampling outside the backbone.
         bgr: whether images go in as blue, green, red.
+        mean: what is subtracted from images in [0, 1], per RGB channel; `None` takes what the backbone names.
+        std: what they are divided by afterwards, likewise.
         bn_momentum: momentum of every batch norm; `None` leaves PyTorch's 0.1.
 
     Returns:
@@ -144,13 +160,18 @@ def segmenter(
             # DeepLabV3 §3.3: the rates count pixels of the feature map, so they follow the stride.
             given.setdefault("rates", tuple(max(1, rate * 8 // trunk.output_stride) for rate in (12, 24, 36)))
         part = _make("aggregation", aggregation, AGGREGATIONS, (channels,), given)
-        return part if aggregation_stride == 1 else Downsampled(part, channels)
+        if aggregation_stride == 2 and aggregation != "none":
+            part = _build("downsampled", Downsampled, (part, channels), downsampled_options)
+        return part
 
     def distribute(channels: int) -> nn.Module:
         return _make("distribution", distribution, DISTRIBUTIONS, (channels, local_channels), distribution_options)
 
     if aggregation_stride not in (1, 2):
         raise RecipeError(f"aggregation_stride must be 1 or 2, not {aggregation_stride}.")
+    for name, numbers in (("mean", mean), ("std", std)):
+        if numbers is not None and len(numbers) != 3:
+            raise RecipeError(f"{name} must be three numbers, for red, green and blue, not {list(numbers)}.")
     if arrangement == "ldga":
         second = distribute(reduced)
         first = aggregate(_width(second))
@@ -165,6 +186,13 @@ def segmenter(
     if skip != "none":
         fuse = ConvNormAct(width + (deep if skip == "deep" else reduced), fuse_channels, kernel_size=3)
         width = fuse_channels
+    decoder = None
+    if decoder_channels is not None:
+        decoder = _build("decoder", Decoder, (width, low), {**(decoder_options or {}), "channels": decoder_channels})
+    head = None
+    if auxiliary:
+        given = {"dropout": dropout, **(auxiliary_options or {}), "channels": auxiliary_channels}
+        head = _build("auxiliary head", AuxiliaryHead, (middle, num_classes), given)
     model = Segmenter(
         trunk,
         first,
@@ -176,12 +204,10 @@ def segmenter(
         project=project,
         skip=skip,
         fuse=fuse,
-        decoder=None if decoder_channels is None else Decoder(width, low, channels=decoder_channels),
-        auxiliary=AuxiliaryHead(middle, num_classes, channels=auxiliary_channels, dropout=dropout)
-        if auxiliary
-        else None,
+        decoder=decoder,
+        auxiliary=head,
         dropout=dropout,
-        normalize=Normalize(trunk.mean, trunk.std, bgr=bgr),
+        normalize=Normalize(trunk.mean if mean is None else mean, trunk.std if std is None else std, bgr=bgr),
         align_corners=align_corners,
     )
     if bn_momentum is not None:
@@ -205,15 +231,21 @@ def _make(
     options: Mapping[str, Any] | None,
 ) -> nn.Module:
     """One part by its name or dotted class path, with an error that names the nearest right option."""
-    part = known.get(name) or _imported(kind, name, known)
+    return _build(f"{kind} '{name}'", known.get(name) or _imported(kind, name, known), arguments, options)
+
+
+def _build(
+    what: str, part: type[nn.Module], arguments: tuple[Any, ...], options: Mapping[str, Any] | None
+) -> nn.Module:
+    """One part of a class, with the same errors."""
     given = dict(options or {})
     accepted = inspect.signature(part).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
-        check_names(f"option of {kind} '{name}'", given, list(accepted)[len(arguments) :])
+        check_names(f"option of {what}", given, list(accepted)[len(arguments) :])
     try:
         return part(*arguments, **given)
     except TypeError as error:
-        raise RecipeError(f"{kind} '{name}' cannot be built with the options {given}: {error}.") from error
+        raise RecipeError(f"{what} cannot be built with the options {given}: {error}.") from error
 
 
 def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import copy
 import difflib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,6 +36,15 @@ _ANY_SIZE: Final[tuple[dict[str, Any], ...]] = (
     {"dynamic_img_size": True},
     {"strict_img_size": False},
     {},
+)
+
+
+# What this file sets itself, and whatever has timm read files, which it does not do as safely for all of them.
+_RESERVED: Final = frozenset(
+    {
+        *("pretrained", "output_stride", "features_only", "in_chans", "num_classes", "scriptable", "exportable"),
+        *("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict"),
+    }
 )
 
 
@@ -99,6 +108,10 @@ class Backbone(nn.Module):
             together with `multi_grid` or `first_block`.
         ceil_mode: whether the ResNet's stem pooling rounds its output size up.
         bn_momentum: overrides the momentum of every batch norm, where there are any.
+        low_stride: pixels of the image per pixel of the low map: 4 as in DeepLabV3+, or 2, which costs a decoder four
+            times as much and finds thin things. A network with no map that fine gives its finest.
+        timm_options: further options of the timm model itself, such as ``{"drop_path_rate": 0.1}`` for most families or
+            ``{"channels": [64, 128, 128, 128]}`` for the widths of a ResNet's stages.
 
     Attributes:
         channels: channels of the low, auxiliary and deep map.
@@ -141,14 +154,18 @@ class Backbone(nn.Module):
         dilations: Sequence[Sequence[int] | None] | None = None,
         ceil_mode: bool = False,
         bn_momentum: float | None = None,
+        low_stride: int = 4,
+        timm_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if low_stride not in (2, 4):
+            raise RecipeError(f"low_stride must be 2 or 4, not {low_stride!r}.")
         self.name = name
         self.in_channels = 3
-        self.net, self._fixed_size = _build(name, output_stride)
+        self.net, self._fixed_size = _build(name, output_stride, dict(timm_options or {}))
         info = self.net.feature_info
         reductions = [int(stage["reduction"]) for stage in info]
-        picks = _pick(reductions)
+        picks = _pick(reductions, low_stride)
         low, auxiliary, deep = picks
         self.channels = (int(info[low]["num_chs"]), int(info[auxiliary]["num_chs"]), int(info[deep]["num_chs"]))
         self.strides = (reductions[low], reductions[auxiliary], reductions[deep])
@@ -182,7 +199,9 @@ class Backbone(nn.Module):
         known: set[str] = set()
         if source is not None:
             state = backbone_weights.convert(self.net, backbone_weights.read(source))
-            known = set((timm.create_model(name) if self._features_only else self.net).state_dict())
+            known = set(
+                (timm.create_model(name, **(timm_options or {})) if self._features_only else self.net).state_dict()
+            )
         if not self._features_only:
             # The classifier and whatever else no map depends on would be parameters that never get a gradient.
             self.net.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
@@ -270,7 +289,7 @@ class Backbone(nn.Module):
         return Features(low=low, auxiliary=auxiliary, deep=deep)
 
 
-def _build(name: str, output_stride: int) -> tuple[Any, tuple[int, int] | None]:
+def _build(name: str, output_stride: int, options: dict[str, Any]) -> tuple[Any, tuple[int, int] | None]:
     """The untrained timm network, and the one image size it takes where it takes no other."""
     if output_stride not in (8, 16, 32):
         raise RecipeError(f"output_stride must be 8, 16 or 32, not {output_stride!r}.")
@@ -287,10 +306,16 @@ def _build(name: str, output_stride: int) -> tuple[Any, tuple[int, int] | None]:
     if output_stride != 32:
         # timm's MobileNetV3 takes an output stride in its feature form alone.
         strides = [{"output_stride": output_stride}, {"output_stride": output_stride, "features_only": True}, {}]
+    reserved = sorted(_RESERVED & set(options))
+    if reserved:
+        raise RecipeError(
+            f"timm_options must not set {', '.join(reserved)}: the backbone sets that itself, from its own options, "
+            "and reads weights from the file in `weights` alone."
+        )
     refusal: Exception | None = None
     for stride, size in itertools.product(strides, _ANY_SIZE if fixed_size else ({},)):
         try:
-            net = timm.create_model(name, pretrained=False, **stride, **size)
+            net = timm.create_model(name, pretrained=False, **options, **stride, **size)
         except (TypeError, AssertionError, NotImplementedError) as error:
             # timm has no list of the options that a family takes; one it does not know is refused at once.
             refusal = error
@@ -298,13 +323,14 @@ def _build(name: str, output_stride: int) -> tuple[Any, tuple[int, int] | None]:
         if "features_only" not in stride and not hasattr(net, "prune_intermediate_layers"):
             raise RecipeError(f"backbone '{name}' gives no feature maps in timm {timm.__version__}. Choose another.")
         return net, None if size else fixed_size
-    raise RecipeError(f"timm cannot build backbone '{name}': {refusal}") from refusal
+    given = f" with the timm_options {options}" if options else ""
+    raise RecipeError(f"timm cannot build backbone '{name}'{given}: {refusal}") from refusal
 
 
-def _pick(reductions: Sequence[int]) -> tuple[int, int, int]:
+def _pick(reductions: Sequence[int], low_stride: int) -> tuple[int, int, int]:
     """The indices of the low, auxiliary and deep map, given the stride of each of the network's maps."""
     last = len(reductions) - 1
     if len(set(reductions)) == 1:
         return max(0, len(reductions) // 4 - 1), max(0, 3 * len(reductions) // 4 - 1), last
-    finest = min((stride for stride in reductions if stride >= 4), default=reductions[last])
+    finest = min((stride for stride in reductions if stride >= low_stride), default=reductions[last])
     return reductions.index(finest), max(0, last - 1), last

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import jsonargparse
 
+from segcontext.cli_costs import cost_options
 from segcontext.cli_help import HelpFormatter, subparsers
+from segcontext.cli_weights import export_options, import_options
 from segcontext.recipe import Recipe
 
 __all__ = ["build_parser", "underscored"]
@@ -22,6 +24,9 @@ images and masks, score it, and segment new images.
   segcontext train --config recipes/NAME.yaml --out runs/name  train by a recipe; any key can be overridden
   segcontext evaluate runs/first --data FOLDER                 score it
   segcontext predict runs/first photos/*.jpg --out masks       segment new images
+  segcontext submit runs/first --data FOLDER --out sent        predictions for a test server
+  segcontext doctor FOLDER                                     what is wrong with a data set, before training
+  segcontext cost --model emanet --size 1024 2048              what a network costs, part by part
 """
 
 
@@ -59,6 +64,42 @@ def build_parser(words: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
             "RUN IMAGES [IMAGES ...] --out FOLDER [options]",
             "Segment images: index PNGs with a palette, and overlays.",
             _predict_options,
+        ),
+        (
+            "submit",
+            "RUN --data FOLDER --out FOLDER [options]",
+            "Predict a test split in the form of its server: Cityscapes, PASCAL VOC, ADE20K.",
+            _submit_options,
+        ),
+        (
+            "doctor",
+            "DATA [--out FOLDER] [options]",
+            "Examine a data set before training: what is wrong with it, and the lines that mend it.",
+            _doctor_options,
+        ),
+        (
+            "convert",
+            "SOURCE --to PATH [options]",
+            "Turn COCO files, labelme files or masks in colours into index masks, and data sets into COCO files.",
+            _convert_options,
+        ),
+        (
+            "cost",
+            "SOURCE | --model NAME | --table PAPER [--size H W] [options]",
+            "Count a network's parameters, multiply-adds and memory, per part; or print a paper's table beside ours.",
+            cost_options,
+        ),
+        (
+            "import-weights",
+            "FILE --out RUN [options]",
+            "Bring a weight file of EMANet's or GALD's authors, OpenMMLab or torchvision into a run folder.",
+            import_options,
+        ),
+        (
+            "export-weights",
+            "RUN --layout LAYOUT --out FILE [options]",
+            "Write a run's weights as their code names them.",
+            export_options,
         ),
         (
             "demo",
@@ -117,6 +158,9 @@ def _protocol_options(parser: jsonargparse.ArgumentParser) -> None:
         ("mode", Literal["whole", "sliding"], "whole image or sliding window (default: whole)"),
         ("window", int | list[int], "side or [height,width] of the sliding window, in pixels; implies sliding"),
         ("overlap", float, "share of the window that neighbours have in common (default: 1/3)"),
+        ("blend", Literal["uniform", "gaussian"], "weights of overlapping windows (default: uniform)"),
+        ("context", Literal["window", "image"], "image: windows share EM bases of the whole image (default: window)"),
+        ("thumbnail", int, "longer side of the image those are found on (default: the window's longer side)"),
         ("scales", float | list[float], "factors whose answers are averaged, such as [0.5,0.75,1] (default: [1])"),
         ("average", Literal["probabilities", "logits"], "what is averaged (default: probabilities)"),
         ("padding", Literal["none", "stride_plus_one"], "stride_plus_one pads as EMANet's authors do (default: none)"),
@@ -138,14 +182,38 @@ def _model_options(parser: jsonargparse.ArgumentParser) -> None:
 def _score_options(parser: jsonargparse.ArgumentParser) -> None:
     _model_options(parser)
     parser.add_argument("--data", type=str, metavar="FOLDER", help="the data set, or demo (default: the run's own)")
-    parser.add_argument("--dataset", type=str, help="its kind: auto, camvid, folder, … (default: auto, else the run's)")
+    parser.add_argument(
+        "--dataset", type=str, help="its kind: auto, camvid, cityscapes, folder, … (default: the run's, else auto)"
+    )
     parser.add_argument("--split", type=str, help="which images (default: the run's validation split)")
     parser.add_argument("--out", type=str, metavar="FOLDER", help="where the tables go (default: RUN/evaluation)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation there")
     parser.add_argument("--limit", type=int, help="score so many images, spread over the split (default: all)")
     parser.add_argument("--workers", type=int, help="processes that read images (default: 0, none but this one)")
     parser.add_argument("--batch", type=int, help="images of one size that share a step (default: 1)")
+    parser.add_argument("--pictures", type=int, help="images to look at, from the worst to the best (default: 8)")
+    parser.add_argument("--worst", type=int, help="so many of the worst images among them in any case (default: 0)")
+    _measure_options(parser)
     _protocol_options(parser)
+
+
+def _measure_options(parser: jsonargparse.ArgumentParser) -> None:
+    # More than one way of saying it: 3 5 9 12, [3,5,9,12], or the paper's four.
+    slacks = float | list[float] | Literal["paper"]
+    words = "boundary F-score at these slacks, pixels from 1 up or shares of the diagonal; paper: GALD's four shares"
+    parser.add_argument("--boundary", type=slacks, nargs="+", metavar="SLACKS", help=words)
+    for name, kind, words in (
+        (
+            "boundary_protocol",
+            Literal["paper", "strict"],
+            "strict skips images without the class (default: paper)",
+        ),
+        ("boundary_iou", float, "Boundary IoU of this width, pixels or a share of the diagonal, such as 0.02"),
+        ("band", float, "scores inside and outside of this distance from true boundaries, pixels or a share"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, help=words)
+    parser.add_argument("--sizes", action="store_true", help="IoU of small, medium and large objects")
+    parser.add_argument("--calibration", action="store_true", help="calibration error, confidence and entropy (slower)")
 
 
 def _predict_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -156,6 +224,62 @@ def _predict_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--no_overlay", action="store_true", help="write masks alone")
     parser.add_argument("--probabilities", action="store_true", help="write class probabilities too (.npz)")
     _protocol_options(parser)
+
+
+def _submit_options(parser: jsonargparse.ArgumentParser) -> None:
+    _model_options(parser)
+    parser.add_argument("--data", type=str, metavar="FOLDER", help="the data set (default: the run's own)")
+    parser.add_argument("--dataset", type=str, help="its kind: cityscapes, voc, ade20k (default: the run's, else auto)")
+    parser.add_argument("--split", type=str, help="which images (default: test)")
+    parser.add_argument(
+        "--out", type=str, metavar="FOLDER", required=True, help="where they go; the archive lies beside that folder"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are already there")
+    parser.add_argument("--resume", action="store_true", help="keep them, and make the others")
+    _protocol_options(parser)
+
+
+def _doctor_options(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=str, metavar="DATA", help="the data set's folder, or demo for the drawn scenes")
+    parser.add_argument("--dataset", type=str, help="its kind: camvid, cityscapes, folder, … (default: auto)")
+    parser.add_argument(
+        "--out", type=str, metavar="FOLDER", help="where page and numbers go (default: runs/doctor-NAME)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier diagnosis there")
+    parser.add_argument("--limit", type=int, help="open so many images of each split only (default: all)")
+    parser.add_argument(
+        "--workers", type=int, help="processes that read; 0 for none but this one (default: one per core if worth it)"
+    )
+
+
+def _convert_options(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=str, metavar="SOURCE", help="a COCO file, labelme files, masks in colours, or a data set"
+    )
+    parser.add_argument(
+        "--to", type=str, metavar="PATH", required=True, help="the folder to write, or a .json file for COCO"
+    )
+    for name, kind, words in (
+        ("kind", Literal["auto", "coco", "labelme", "colours", "dataset"], "what the source is (default: auto)"),
+        ("split", str, "sub-folder that is written, or the split that is read (default: none, train)"),
+        ("images", str, "the folder of the images (default: looked for around the source)"),
+        ("image_files", Literal["link", "copy", "none"], "what becomes of the images (default: link)"),
+        ("classes", str, "a file with a class per line, with its colours for masks in colours"),
+        ("background", str, "class of what no object covers; void leaves it unlabelled (default: background)"),
+        (
+            "overlap",
+            Literal["smaller", "later", "void"],
+            "who has a pixel of several objects (default: smaller; for labelme later)",
+        ),
+        ("line_width", float, "thickness of labelme's lines, in pixels (default: 10)"),
+        ("unknown", Literal["error", "void", "nearest"], "colours that are no class (default: error)"),
+        ("ending", str, "what masks' names hold beyond those of the images, such as _L"),
+        ("segments", Literal["polygons", "rle"], "how COCO files hold regions (default: polygons)"),
+        ("dataset", str, "kind of the data set: camvid, folder, … (default: auto)"),
+        ("workers", int, "processes; 0 for none but this one (default: one per core if worth it)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, help=words)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are already there")
 
 
 def _demo_options(parser: jsonargparse.ArgumentParser, *, explained: bool) -> None:

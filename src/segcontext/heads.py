@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segcontext.layers import ConvNormAct, resize
+from segcontext.layers import ConvNormAct, SeparableConvNormAct, resize
 
 __all__ = ["AuxiliaryHead", "Decoder"]
 
@@ -18,19 +18,32 @@ class Decoder(nn.Module):
         low_channels: channels of the stride-4 features, which a 1×1 convolution brings to `reduced_channels`.
         channels: channels of the two 3×3 convolutions and of the output.
         reduced_channels: 48 in the paper.
+        separable: whether the two 3×3 convolutions are depthwise separable.
 
     Shape:
         (B, in_channels, h, w) and (B, low_channels, H/4, W/4) to (B, channels, H/4, W/4).
+
+    Note:
+        The convolutions are plain, as in the paper's experiments with ResNet-101. Its Xception (§4.3) and OpenMMLab's
+        port have depthwise separable ones, ``separable=True``.
     """
 
-    def __init__(self, in_channels: int, low_channels: int, *, channels: int = 256, reduced_channels: int = 48) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        low_channels: int,
+        *,
+        channels: int = 256,
+        reduced_channels: int = 48,
+        separable: bool = False,
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = channels
         self.low = ConvNormAct(low_channels, reduced_channels)
+        widths = ((in_channels + reduced_channels, channels), (channels, channels))
         self.mix = nn.Sequential(
-            ConvNormAct(in_channels + reduced_channels, channels, kernel_size=3),
-            ConvNormAct(channels, channels, kernel_size=3),
+            *(SeparableConvNormAct(*each) if separable else ConvNormAct(*each, kernel_size=3) for each in widths)
         )
 
     def forward(self, x: Tensor, low: Tensor, *, align_corners: bool = True) -> Tensor:

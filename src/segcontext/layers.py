@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from segcontext.pooled_norm import PooledNorm
 
-__all__ = ["ConvNormAct", "Normalize", "resize"]
+__all__ = ["ConvNormAct", "Normalize", "SeparableConvNormAct", "resize"]
 
 
 class ConvNormAct(nn.Sequential):
@@ -70,6 +70,32 @@ class ConvNormAct(nn.Sequential):
         self.out_channels = out_channels
 
 
+class SeparableConvNormAct(nn.Sequential):
+    """A depthwise 3×3 convolution, then a 1×1 convolution, each with batch norm and ReLU (DeepLabV3+ §3.1).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        dilation: dilation of the depthwise convolution.
+
+    Shape:
+        (B, in_channels, h, w) to (B, out_channels, h, w).
+
+    Example:
+        >>> import torch
+        >>> SeparableConvNormAct(8, 4, dilation=2)(torch.randn(2, 8, 5, 7)).shape
+        torch.Size([2, 4, 5, 7])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, dilation: int = 1) -> None:
+        super().__init__(
+            ConvNormAct(in_channels, in_channels, kernel_size=3, dilation=dilation, groups=in_channels),
+            ConvNormAct(in_channels, out_channels),
+        )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+
+
 class Normalize(nn.Module):
     """Brings RGB images to what the backbone was trained on.
 
@@ -118,8 +144,9 @@ def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> T
         align_corners: whether the corner pixels' centres (True, the papers' code) or their outer edges are aligned.
 
     Returns:
-        (B, C, h', w'); `x` itself where it already has that size.
+        (B, C, h', w'); `x` itself where it already has that size, a copy in an exported program.
     """
-    if x.shape[-2:] == size:
+    # To ask whether the sizes are equal would tie an exported program to maps where the answer is the same.
+    if not torch.compiler.is_exporting() and x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from segcontext.errors import RecipeError, nearest
+from segcontext.recipe_file import read_recipe
+from segcontext.recipe_values import coerce
 
 __all__ = ["Recipe"]
+
+#: What `test_protocol` may hold.
+TEST_KEYS = (
+    *("mode", "window", "overlap", "blend", "context", "thumbnail", "scales", "flip", "average", "padding"),
+    *("output_stride", "iterations"),
+)
 
 NOT_NEGATIVE = (
     "steps",
@@ -43,6 +49,7 @@ class Recipe:
 
     Args:
         data: the folder of a data set, or ``demo`` for the embedded street scenes.
+        data_root: where a relative `data` lies, of this recipe and of those it comes after; empty: where one works.
         dataset: ``auto`` recognises the folder's layout; or a data set's name, or the dotted path of a class.
         train_split: the split to train on.
         val_split: the split to validate on.
@@ -58,8 +65,10 @@ class Recipe:
         distribution_options: options of the distribution, such as {kernel_size: 5, dilation: 3}.
         arrangement: gald, ldga or parallel; empty keeps the model's.
         model_options: further options of the network, such as {reduce_channels: 256, auxiliary: true}.
+        after: another recipe file, relative to this one, that is trained first, into the folder ``before`` of the run;
+            this one starts from its last weights.
         init: a run folder or weight file of segcontext to start from.
-        init_classifier: whether the classifiers are taken from `init` too; false where the classes differ.
+        init_classifier: whether the classifiers are taken over too; false where the classes differ.
         steps: optimizer steps.
         epochs: passes over the training split; above 0 they count instead of `steps`.
         batch: images in one optimizer step, over all processes and micro-batches together.
@@ -96,6 +105,9 @@ class Recipe:
         channels_last: whether maps are stored channels-last.
         padding: stride_plus_one pads images in validation and later use until each side is 1 modulo the stride, as
             EMANet's authors do at evaluation; none leaves them.
+        test_protocol: how ``segcontext evaluate`` asks the network where it is not told otherwise: any of mode, window,
+            overlap, blend, context, thumbnail, scales, flip, average, padding, output_stride and iterations.
+            Validation during the run takes the whole image once.
         val_every: steps between validations; 0 validates ten times.
         val_limit: validate on this many images, spread over the split; 0 takes all.
         checkpoint_every: steps between saved training states.
@@ -109,6 +121,7 @@ class Recipe:
     """
 
     data: str
+    data_root: str | None = None
     dataset: str = "auto"
     train_split: str = "train"
     val_split: str = "val"
@@ -123,6 +136,7 @@ class Recipe:
     distribution_options: dict[str, Any] = field(default_factory=dict)
     arrangement: str | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
+    after: str | None = None
     init: str | None = None
     init_classifier: bool = True
     steps: int = 30_000
@@ -158,6 +172,7 @@ class Recipe:
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = True
     padding: Literal["none", "stride_plus_one"] = "none"
+    test_protocol: dict[str, Any] = field(default_factory=dict)
     val_every: int = 0
     val_limit: int = 0
     checkpoint_every: int = 500
@@ -169,10 +184,13 @@ class Recipe:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for name in hints:
-            object.__setattr__(self, name, _coerce(name, getattr(self, name), hints[name]))
+            object.__setattr__(self, name, coerce(name, getattr(self, name), hints[name]))
         crop = self.crop if isinstance(self.crop, list) else [self.crop]
         negative = [name for name in NOT_NEGATIVE if not getattr(self, name) >= 0]
+        endless = [name for name, hint in hints.items() if hint is float and not math.isfinite(getattr(self, name))]
+        weights = self.class_weights if isinstance(self.class_weights, list) else [1.0]
         checks = (
+            (not endless, f"{', '.join(endless)} must be finite"),
             (not negative, f"{', '.join(negative)} cannot be negative"),
             (self.steps > 0 or self.epochs > 0, "steps or epochs must be above 0"),
             (self.batch > 0 and self.accumulate > 0 and self.devices > 0, "batch, accumulate and devices start at 1"),
@@ -181,17 +199,28 @@ class Recipe:
                 "batch must be a multiple of accumulate × devices",
             ),
             (len(crop) in (1, 2) and min(crop) > 0, "crop must be one side, or height and width, in pixels"),
-            (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1], "scale must be [smallest, largest], above 0"),
+            (
+                len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] < math.inf,
+                "scale must be [smallest, largest], above 0",
+            ),
             (0 <= self.flip <= 1, "flip is a probability"),
             (0 < self.lr < math.inf, "lr must be above 0"),
             (0 <= self.bn_momentum <= 1, "bn_momentum is the share of the new statistics, from 0 to 1"),
             (0 <= self.weight_averaging < 1, "weight_averaging is a decay from 0 to below 1"),
             (0 < self.ohem_threshold <= 1, "ohem_threshold is a probability above 0"),
+            (min(weights) >= 0 and 0 < max(weights) < math.inf, "class_weights cannot be negative, or all 0"),
             (self.checkpoint_every > 0, "checkpoint_every must be at least 1"),
+            (not (self.after and self.init), "after and init both say what to start from; leave one out"),
         )
         for holds, rule in checks:
             if not holds:
                 raise RecipeError(f"The recipe is off: {rule}.")
+        for name in self.test_protocol:
+            if name not in TEST_KEYS:
+                raise RecipeError(
+                    f"test_protocol has an unknown key '{name}'; it takes {', '.join(TEST_KEYS)}."
+                    f"{nearest(name, TEST_KEYS)}"
+                )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, source: str = "the recipe") -> Recipe:
@@ -229,7 +258,7 @@ class Recipe:
         Raises:
             RecipeError: where the file is missing, no flat YAML, or holds an unknown key.
         """
-        return cls.from_mapping({**read_yaml(path), **overrides}, source=str(path))
+        return cls.from_mapping({**read_recipe(path), **overrides}, source=str(path))
 
     def save(self, path: str | Path, *, header: str = "") -> None:
         """Writes every key, so that the file alone repeats the run.
@@ -241,6 +270,23 @@ class Recipe:
         comment = "".join(f"# {line}\n" for line in header.splitlines())
         text = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, default_flow_style=None, width=110)
         Path(path).write_text(comment + text, encoding="utf-8")
+
+    @property
+    def data_path(self) -> str:
+        """Where the data lie: `data` below `data_root`."""
+        if self.data_root is None or self.data == "demo":
+            return self.data
+        return str(Path(self.data_root) / self.data)
+
+    def before(self) -> Recipe | None:
+        """The recipe that is to be trained first, or `None`. It is run where this one is, on as many processes."""
+        if self.after is None:
+            return None
+        return Recipe.load(
+            self.after,
+            **{name: getattr(self, name) for name in ("workers", "devices", "accelerator")},
+            **{name: value for name in ("data_root", "weights") if (value := getattr(self, name))},
+        )
 
     @property
     def crop_size(self) -> tuple[int, int]:
@@ -266,68 +312,3 @@ class Recipe:
         if clash:
             raise RecipeError(f"model_options repeats keys that the recipe has of its own: {', '.join(clash)}.")
         return {**options, **self.model_options}
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, with errors that name the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"There is no recipe at {path}; expected a YAML file.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} must hold 'key: value' lines, but it holds {type(values).__name__}.")
-    return values
-
-
-def _coerce(name: str, value: Any, hint: Any) -> Any:
-    """Checks a value against its annotation; numbers that YAML took for words (1e-3) become numbers."""
-    origin, options = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if str(value) in options:
-            return str(value)
-        raise RecipeError(f"{name} must be one of {', '.join(options)}, not {value!r}.{nearest(str(value), options)}")
-    if origin in (Union, types.UnionType):
-        for option in options:
-            try:
-                return _coerce(name, value, option)
-            except RecipeError:
-                continue
-        raise RecipeError(f"{name} cannot be {value!r}; expected {_describe(hint)}.")
-    if origin is list and isinstance(value, list | tuple):
-        return [_coerce(name, item, options[0]) for item in value]
-    if origin is dict and (isinstance(value, Mapping) or value is None):
-        return _lists(value or {})
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
-    exact = {int: int, bool: bool, str: str, types.NoneType: types.NoneType}.get(hint)
-    if exact is not None and isinstance(value, exact) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise RecipeError(f"{name} cannot be {value!r}; expected {_describe(hint)}.")
-
-
-def _lists(value: Any) -> Any:
-    """The same value with lists for tuples, as YAML gives it back."""
-    if isinstance(value, Mapping):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _describe(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "nothing"}
-    if hint in words:
-        return words[hint]
-    if get_origin(hint) is Literal:
-        return ", ".join(get_args(hint))
-    if get_origin(hint) is list:
-        return "a list"
-    if get_origin(hint) is dict:
-        return "a mapping {key: value}"
-    return " or ".join(_describe(option) for option in get_args(hint))

@@ -147,10 +147,12 @@ class OffsetMap(NamedTuple):
     Attributes:
         collect: (B, m·m, h, w); the logits by which a pixel collects from the pixel at each offset.
         distribute: (B, m·m, h, w); the logits by which a pixel hands itself to the pixel at each offset.
+        zero_outside: whether pixels beyond the window take part with the logit 0.
     """
 
     collect: Tensor
     distribute: Tensor
+    zero_outside: bool = False
 
     def row(self, y: int, x: int, *, branch: str = "collect") -> Tensor:
         """The weights by which the pixel at (y, x) draws from every position.
@@ -165,15 +167,17 @@ class OffsetMap(NamedTuple):
             IndexError: where the pixel is not on the map.
 
         Returns:
-            (B, h, w), not negative, summing to 1; 0 for positions outside the window of offsets.
+            (B, h, w), not negative, summing to 1; 0 for positions outside the window of offsets, unless they take part.
         """
         _check_pixel(y, x, self.collect)
         maps = self.collect if branch == "collect" else self.distribute
         batch, cells, height, width = maps.shape
         side = round(cells**0.5)
-        half = side // 2
-        top, bottom = max(0, y - half), min(height, y + half + 1)
-        left, right = max(0, x - half), min(width, x + half + 1)
+        half = (side - 1) // 2
+        # An even window reaches one further down and right; looked at from the other end, up and left.
+        before, after = (half, side - 1 - half) if branch == "collect" else (side - 1 - half, half)
+        top, bottom = max(0, y - before), min(height, y + after + 1)
+        left, right = max(0, x - before), min(width, x + after + 1)
         windows = maps.float().view(batch, side, side, height, width)
         if branch == "collect":
             seen = windows[:, top - y + half : bottom - y + half, left - x + half : right - x + half, y, x]
@@ -181,9 +185,9 @@ class OffsetMap(NamedTuple):
             rows = torch.arange(top, bottom, device=maps.device)[:, None]
             columns = torch.arange(left, right, device=maps.device)[None, :]
             seen = windows[:, y - rows + half, x - columns + half, rows, columns]
-        row = seen.new_zeros(batch, height, width)
-        row[:, top:bottom, left:right] = seen.flatten(1).softmax(-1).view_as(seen)
-        return row
+        row = seen.new_full((batch, height, width), 0.0 if self.zero_outside else float("-inf"))
+        row[:, top:bottom, left:right] = seen
+        return row.flatten(1).softmax(-1).view_as(row)
 
 
 Evidence: TypeAlias = Responsibilities | Mask | Affinity | GatherMap | OffsetMap

@@ -172,7 +172,10 @@ def emanet(
 
     Note:
         Has the 3×3 convolution to 256 channels before the classifier, as the published code and weights do;
-        ``project_channels=None`` gives the variant that the paper's Table 1 counts.
+        ``project_channels=None`` gives the variant that the paper's Table 1 counts. The rest is the published code's,
+        too, but for bases without mass, see `segcontext.aggregation.EMA`. OpenMMLab's EMANet is another variant (no
+        multi-grid, a narrower stem, a convolution over context and deep features together).
+        `segcontext.import_weights` builds either to the digit.
     """
     return _preset(
         num_classes,
@@ -196,8 +199,13 @@ def galdnet_v1(
 
     Note:
         Dilations (every block of the last two stages; 4, 8, 16 in the last) and the max-pool that rounds up are the
-        published code's. So is the mask's residual, which adds the aggregated features once more than eq. 2, since
-        the reported results come from that code; ``distribution_options={"residual": "paper"}`` gives eq. 2.
+        published code's. So is the mask's residual, (M ⊙ X + X) + X: where the mask is one, it triples the aggregated
+        features, while eq. 2, M ⊙ X + X, doubles them. The code is the default since it is the one form of the network
+        that the authors published; ``distribution_options={"residual": "paper"}`` gives eq. 2.
+        Unlike there, the depthwise convolutions are padded, so that maps of every size will do, the auxiliary head's
+        convolution has no bias, and images go in as RGB with ImageNet's mean and deviation. The published network to
+        the digit, as `segcontext.import_weights` builds it, has ``downsampled_options={"padding": 0}``,
+        ``distribution_options={"padding": 0}``, ``auxiliary_options={"bias": True}``, and BGR images without division.
     """
     return _preset(
         num_classes,

@@ -29,6 +29,27 @@ def test_matches_a_slow_reference():
     torch.testing.assert_close(module(x).features, module.project(torch.cat(branches, 1)))
 
 
+@pytest.mark.parametrize("separable", [False, True])
+def test_other_projections_and_separable_branches(separable):
+    module = ASPP(6, out_channels=4, rates=(2, 5), project_kernel=3, separable=separable, dropout=0.5).double().eval()
+    x = torch.randn(2, 6, 7, 4, dtype=torch.float64)
+    kinds = [tuple(each.weight.shape) for each in module.atrous.modules() if isinstance(each, torch.nn.Conv2d)]
+    assert kinds == ([(6, 1, 3, 3), (4, 6, 1, 1)] * 2 if separable else [(4, 6, 3, 3)] * 2)
+    if separable:
+        depth, point = module.atrous[1]
+        depthwise = torch.stack(
+            [slow_dilated(x[:, n : n + 1], depth[0].weight[n : n + 1], 5)[:, 0] for n in range(6)], 1
+        )
+        torch.testing.assert_close(module.atrous[1](x), point(depth[2](depth[1](depthwise))))
+    mean = x.mean((2, 3), keepdim=True)
+    image = module.image(mean).expand(-1, -1, 7, 4)
+    branches = torch.cat([module.pointwise(x), *(atrous(x) for atrous in module.atrous), image], 1)
+    conv, norm, act = module.project
+    wanted = act(norm(slow_dilated(branches, conv.weight, 1)))
+    torch.testing.assert_close(module(x).features, wanted)
+    assert (module.train()(x).features == 0).sum() > (wanted == 0).sum()
+
+
 def test_has_the_size_that_the_papers_count():
     """EMANet's Table 1 prints +15.5M for DeepLabV3; 5,397 of it is the classifier of 21 classes."""
     parameters = sum(p.numel() for p in ASPP(2048).parameters()) + 256 * 21 + 21
@@ -48,3 +69,8 @@ def test_the_mean_of_a_large_half_precision_map_is_taken_in_float32():
 def test_impossible_rates_are_refused(rates):
     with pytest.raises(RecipeError, match="rates"):
         ASPP(4, rates=rates)
+
+
+def test_even_kernels_are_refused():
+    with pytest.raises(RecipeError, match="project_kernel must be odd, not 2"):
+        ASPP(4, project_kernel=2)

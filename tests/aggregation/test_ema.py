@@ -240,6 +240,36 @@ def test_a_step_over_images_that_are_not_numbers_leaves_the_bases_whole():
     assert module.bases.isfinite().all()
 
 
+def test_by_the_published_formula_too():
+    module = unit(without_mass="published")
+    module(torch.full((1, CHANNELS, 2, 2), float("nan")))
+    module.update_bases()
+    assert torch.equal(module.bases, unit().bases)
+
+
+@pytest.mark.parametrize("without_mass", ["keep", "published"])
+def test_the_unit_follows_the_published_formula_where_asked(without_mass):
+    module, x = unit(training=False, without_mass=without_mass, lam=2.0), images(2).abs() + 1
+    with torch.no_grad():
+        module.conv1.weight.copy_(torch.eye(CHANNELS)[..., None, None])
+        module.conv1.bias.zero_()
+        module.bases[2] = -1
+    found = em_attention(x.flatten(2).mT, module.bases, lam=2.0, without_mass=without_mass, eps=module.eps)
+    bases = module(x, evidence=True).evidence.bases
+    torch.testing.assert_close(bases, found.bases)
+    # The third base is nobody's: by the formula it turns to the pixels all the same.
+    assert (bases[:, 2] == -1).all() == (without_mass == "keep")
+
+
+def test_the_mean_may_be_brought_to_unit_length_before_it_moves_the_bases():
+    module, x = unit(unit_update=True, momentum=0.75), images()
+    start, mean = module.bases.clone(), final_bases(module, x).mean(0)
+    module(x)
+    module.update_bases()
+    assert (mean.norm(dim=1) < 0.999).any()
+    torch.testing.assert_close(module.bases, 0.75 * start + 0.25 * F.normalize(mean, dim=1))
+
+
 def test_every_unit_of_a_model_moves():
     model = nn.Sequential(unit(), nn.Sequential(unit(lam=1e4)), nn.Conv2d(1, 1, 1))
     start = [model[0].bases.clone(), model[1][0].bases.clone()]
@@ -257,6 +287,8 @@ def test_every_unit_of_a_model_moves():
         ({"norm": "l3"}, "norm must be .* Did you mean 'l2'"),
         ({"kernel": "rfb"}, "Did you mean 'rbf'"),
         ({"gradient": "lost"}, "Did you mean 'last'"),
+        ({"without_mass": "keeps"}, "Did you mean 'keep'"),
+        ({"eps": 0.0}, "eps keeps denominators from zero"),
         ({"momentum": 1.5}, "share of the old bases"),
         ({"num_bases": 0}, "num_bases must be at least 1"),
         ({"iterations": -1}, "iterations at least 0"),

@@ -10,9 +10,10 @@ def module(**options):
     return NonLocal(8, zero_init=False, **options).double().eval()
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_matches_a_slow_reference(scaled):
-    block = module(key_channels=3, scaled=scaled)
+@pytest.mark.parametrize(("scaled", "biases"), [(False, "query"), (True, "query"), (True, "all")])
+def test_matches_a_slow_reference(scaled, biases):
+    block = module(key_channels=3, scaled=scaled, biases=biases)
+    assert [each.bias is not None for each in (block.query, block.key, block.value)] == [True] + 2 * [biases == "all"]
     x = torch.randn(2, 8, 3, 5, dtype=torch.float64)
     query, key, value = (each(x).flatten(2) for each in (block.query, block.key, block.value))
     scale = 3**-0.5 if scaled else 1.0
@@ -57,3 +58,5 @@ def test_halves_the_channels():
 def test_impossible_settings_are_refused(options):
     with pytest.raises(RecipeError, match="at least 1"):
         NonLocal(8, **options)
+    with pytest.raises(RecipeError, match="biases must be query or all"):
+        NonLocal(8, biases="none")

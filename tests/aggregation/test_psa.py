@@ -63,7 +63,33 @@ def test_a_window_that_covers_the_map_reaches_every_pixel():
     assert (x.grad.abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("options", [{"mask_size": 8}, {"mask_size": -1}, {"shrink": 0}])
+@pytest.mark.parametrize("options", [{"mask_size": 0}, {"mask_size": -1}, {"shrink": 0}])
 def test_impossible_settings_are_refused(options):
     with pytest.raises(RecipeError, match="mask_size"):
         PSA(6, channels=4, **options)
+    for name in ("shrink_rule", "outside"):
+        with pytest.raises(RecipeError, match=name):
+            PSA(6, channels=4, **{name: "floor"})
+
+
+@pytest.mark.parametrize(
+    ("size", "small", "aligned"),
+    [((5, 7), (3, 4), True), ((6, 7), (3, 3), False), ((5, 8), (2, 4), False), ((2, 1), (1, 1), False)],
+)
+def test_the_size_may_go_by_what_divides_it(size, small, aligned):
+    block = PSA(6, channels=4, mask_size=5, shrink_rule="divisible").eval()
+    assert block._small(*size) == (small, aligned)
+    out, evidence = block(torch.randn(1, 6, *size), evidence=True)
+    assert evidence.collect.shape[-2:] == small
+    assert out.shape == (1, 12, *size)
+
+
+def test_a_padded_projection_resizes_its_border_along():
+    torch.manual_seed(0)
+    block = PSA(6, channels=4, mask_size=5, shrink=1, project_padding=1).eval()
+    projected = []
+    block.project.register_forward_hook(lambda module, given, found: projected.append(found))
+    context = block(torch.randn(1, 6, 4, 5)).features[:, 6:]
+    assert projected[0].shape == (1, 6, 6, 7)
+    wanted = F.interpolate(projected[0], size=(4, 5), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(context, wanted)

@@ -1,6 +1,7 @@
 import os
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from segcontext.data import DATASETS, CamVid, Dataset, Folder, Scenes, open_dataset
-from segcontext.errors import DatasetNotFound, RecipeError
+from segcontext.errors import DatasetNotFound, LabelError, RecipeError
 
 REAL = os.environ.get("SEGCONTEXT_CAMVID")
 
@@ -49,6 +50,78 @@ def test_missing_split_says_which_folders_are_expected(root):
         DatasetNotFound, match=r"expected the folders test/ and testannot/.* holds: train/, trainannot/"
     ):
         CamVid(root, "test")
+
+
+# label_colors.txt of the Cambridge release.
+COLOURS = """
+64 128 64 Animal, 192 0 128 Archway, 0 128 192 Bicyclist, 0 128 64 Bridge, 128 0 0 Building, 64 0 128 Car,
+64 0 192 CartLuggagePram, 192 128 64 Child, 192 192 128 Column_Pole, 64 64 128 Fence, 128 0 192 LaneMkgsDriv,
+192 0 64 LaneMkgsNonDriv, 128 128 64 Misc_Text, 192 0 192 MotorcycleScooter, 128 64 64 OtherMoving,
+64 192 128 ParkingBlock, 64 64 0 Pedestrian, 128 64 128 Road, 128 128 192 RoadShoulder, 0 0 192 Sidewalk,
+192 128 128 SignSymbol, 128 128 128 Sky, 64 128 192 SUVPickupTruck, 0 0 64 TrafficCone, 0 64 64 TrafficLight,
+192 64 128 Train, 128 128 0 Tree, 192 128 192 Truck_Bus, 64 0 64 Tunnel, 192 192 0 VegetationMisc, 0 0 0 Void,
+64 192 0 Wall
+"""
+REDUCED = {
+    **{"Archway": "Building", "Bridge": "Building", "Tunnel": "Building", "Wall": "Building"},
+    **{"Column_Pole": "Pole", "TrafficCone": "Pole", "LaneMkgsDriv": "Road", "LaneMkgsNonDriv": "Road"},
+    **{"Sidewalk": "Pavement", "ParkingBlock": "Pavement", "RoadShoulder": "Pavement", "VegetationMisc": "Tree"},
+    **{"Misc_Text": "SignSymbol", "TrafficLight": "SignSymbol", "OtherMoving": "Car", "SUVPickupTruck": "Car"},
+    **{"Train": "Car", "Truck_Bus": "Car", "Animal": "Pedestrian", "CartLuggagePram": "Pedestrian"},
+    **{"Child": "Pedestrian", "MotorcycleScooter": "Bicyclist"},
+}
+
+
+def test_raw_values_of_segnet_s_release(releases, meaning):
+    data = CamVid(releases["camvid_segnet"][0])
+    for value in range(256):
+        assert meaning(data, value) == (value if value < 11 else 255 if value in (11, 255) else None)
+
+
+def test_32_colours_become_11_classes(build):
+    root = build("camvid_cambridge")
+    lines = [line.split() for line in COLOURS.replace("\n", " ").split(",")]
+    names = [line[3] for line in lines]
+    colours = np.array([[[int(channel) for channel in line[:3]] for line in lines]], np.uint8)
+    assert len(set(names)) == len({tuple(colour) for colour in colours[0].tolist()}) == 32
+    data = CamVid(root)
+    Image.fromarray(colours).save(root / data.items[0].mask)
+    classes = [REDUCED.get(name, name) for name in names]
+    assert set(classes) == {*CamVid.classes, "Void"}
+    expected = [255 if name == "Void" else CamVid.classes.index(name) for name in classes]
+    assert data.read_mask(0)[0].tolist() == expected
+    Image.fromarray(np.array([[(1, 2, 3)]], np.uint8)).save(root / data.items[0].mask)
+    with pytest.raises(LabelError, match=r"colours that are no class, such as \(1, 2, 3\)"):
+        data.read_mask(0)
+
+
+FRAMES = {
+    "train": ["0001TP_006690", "0001TP_008520", "0006R0_f00930", "0016E5_00390", "0016E5_07920", "0016E5_08190"],
+    "val": ["0016E5_07959", "0016E5_08159"],
+    "test": ["0001TP_008550", "0001TP_010380", "Seq05VD_f00000", "Seq05VD_f05100"],
+}
+
+
+@pytest.mark.parametrize("split", FRAMES)
+def test_split_follows_from_sequence_and_frame(releases, split):
+    data = CamVid(releases["camvid_cambridge"][0], split)
+    assert [item.name for item in data.items] == sorted(FRAMES[split])
+    assert data.items[0].mask == f"LabeledApproved_full/{data.items[0].name}_L.png"
+    assert data[0].mask.tolist() == [[*range(11), 255]]
+
+
+def test_lists_go_before_sequence_and_frame(build):
+    root = build("camvid_cambridge")
+    (root / "val.txt").write_text("/SegNet/val/0006R0_f00930.png /SegNet/valannot/0006R0_f00930.png\n")
+    assert [item.name for item in CamVid(root, "val").items] == ["0006R0_f00930"]
+    assert len(CamVid(root, "test")) == 4
+
+
+def test_frames_of_other_films_are_in_no_split(build):
+    root = build("camvid_cambridge")
+    for name in ("0001TP_draft", "mine_000010", "another"):
+        (root / "701_StillsRaw_full" / f"{name}.png").touch()
+    assert sum(len(CamVid(root, split)) for split in CamVid.splits) == 12
 
 
 def test_demo_opens_the_drawn_scenes():
@@ -116,3 +189,18 @@ def test_the_real_release_reads(split, count, caplog):
         assert sample.image.shape == (3, 360, 480)
         labels = set(torch.unique(sample.mask).tolist())
         assert {0, 1, 3} <= labels <= {*range(11), 255}
+
+
+@pytest.mark.skipif(REAL is None, reason="SEGCONTEXT_CAMVID does not name the data")
+def test_the_split_by_frames_is_that_of_the_real_release(tmp_path):
+    expected = {}
+    for split in ("train", "val"):
+        expected[split] = sorted(path.stem for path in Path(REAL, split).iterdir())
+        for name in expected[split]:
+            for path in (tmp_path / "701_StillsRaw_full" / name, tmp_path / "LabeledApproved_full" / f"{name}_L"):
+                path.parent.mkdir(exist_ok=True)
+                path.with_name(f"{path.name}.png").touch()
+    for split, names in expected.items():
+        assert [item.name for item in CamVid(tmp_path, split).items] == names
+    with pytest.raises(DatasetNotFound, match=r"'test' .* is empty"):
+        CamVid(tmp_path, "test")

@@ -257,6 +257,41 @@ def test_lossy_mask_is_not_taken(root):
         Three(root)
 
 
+class Suffixed(Three):
+    def list_items(self):
+        images = list_files(self.root, "images", (".png",), ending="_photo")
+        return self.with_masks(images, "masks", ending="_mask")
+
+
+def test_endings_are_no_part_of_the_names(tmp_path, caplog):
+    for name in ("a_photo", "a_depth", "b_photo"):
+        save_image(tmp_path / "images" / "town" / f"{name}.png")
+    for name in ("a_mask", "a_outline", "b_mask"):
+        save_mask(tmp_path / "masks" / "town" / f"{name}.png", np.zeros((4, 6)))
+    data = Suffixed(tmp_path)
+    assert [item.name for item in data.items] == ["town/a", "town/b"]
+    assert data.items[0].mask == "masks/town/a_mask.png"
+    (tmp_path / "masks" / "town" / "b_mask.png").unlink()
+    with pytest.raises(SampleError, match=r"no mask: images/town/b_photo\.png\. Expected .*masks/town/b_mask\.png"):
+        Suffixed(tmp_path)
+
+
+class Many(Three):
+    def label_map(self):
+        return {number: number % 3 for number in range(0, 1000, 10)}
+
+
+def test_raw_values_may_be_larger_than_bytes(root):
+    save_mask(root / "masks" / "one.png", [[0, 10, 990, 500, 250, 260]] * 4, np.uint16)
+    assert Many(root)[0].mask[0].tolist() == [0, 1, 0, 2, 1, 2]
+    save_mask(root / "masks" / "one.png", [[0, 10, 991, 500, 1000, 65535]] * 4, np.uint16)
+    expected = (
+        r"991 \(4 pixels\), 1000 \(4 pixels\), 65535 \(4 pixels\)\. Expected 0, 10, 20, .*110, … for the 3 classes"
+    )
+    with pytest.raises(LabelError, match=expected):
+        Many(root)[0]
+
+
 def test_masks_without_image_are_logged(root, caplog):
     save_mask(root / "masks" / "two.png", np.zeros((4, 6)))
     with caplog.at_level(logging.INFO, "segcontext"):

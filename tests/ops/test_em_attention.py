@@ -131,6 +131,25 @@ def test_a_base_without_mass_keeps_its_value(norm, gradient):
     assert found.reconstruction.isfinite().all()
 
 
+@pytest.mark.parametrize("eps", [1e-6, 1e-12])
+@pytest.mark.parametrize("gradient", ["none", "all"])
+def test_the_published_formula_moves_a_base_with_hardly_any_mass(eps, gradient):
+    """At a sharp λ the base on the other side has a mass of about 1e-9: its few shares decide where it goes."""
+    x = tensors(channels=2)[0].abs() + 1
+    bases = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-3.0, -4.0]], dtype=torch.float64)
+    found = em_attention(x, bases, iterations=1, lam=2.0, eps=eps, without_mass="published", gradient=gradient)
+    z = (2.0 * x @ bases.T).softmax(-1)
+    assert 0 < z.sum(1)[:, 2].max() < 1e-6
+    means = z.mT @ x / (z.sum(1) + eps).unsqueeze(-1)
+    means = means / (means.norm(dim=-1, keepdim=True) + eps)
+    torch.testing.assert_close(found.bases, means)
+    assert (found.bases[:, 2] > 0).all()
+    kept = em_attention(x, bases, iterations=1, lam=2.0, gradient=gradient)
+    assert torch.equal(kept.bases[:, 2], bases[2].expand(2, -1))
+    nothing = em_attention(x, bases, lam=1e3, without_mass="published", gradient=gradient)
+    assert (nothing.bases[:, 2] == 0).all()
+
+
 def test_gradients_survive_a_base_without_mass():
     x = (tensors(channels=2)[0].abs() + 1).requires_grad_()
     bases = torch.tensor([[1.0, 0.0], [-3.0, -4.0]], dtype=torch.float64, requires_grad=True)
@@ -264,7 +283,7 @@ def test_what_came_in_is_left_alone():
 
 
 @pytest.mark.parametrize("iterations", [0, 3])
-@pytest.mark.parametrize("option", ["kernel", "norm", "gradient"])
+@pytest.mark.parametrize("option", ["kernel", "norm", "gradient", "without_mass"])
 def test_unknown_options_are_refused(option, iterations):
     with pytest.raises(ValueError, match=f"{option} must be .*, not 'other'"):
         em_attention(*tensors(), iterations=iterations, **{option: "other"})

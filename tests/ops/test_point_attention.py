@@ -5,11 +5,11 @@ from segcontext.ops.point_attention import point_attention
 from segcontext.types import OffsetMap
 
 
-def slow(features, logits, branch):
-    """Zhao et al. 2018, eqs. 3-6, one pair of positions at a time; out-of-window pairs left out of the softmax."""
+def slow(features, logits, branch, outside="nothing"):
+    """Zhao et al. 2018, eqs. 3-6, one pair of positions at a time; out-of-window pairs left out, or with logit 0."""
     batch, _, height, width = features.shape
     side = round(logits.shape[1] ** 0.5)
-    half = side // 2
+    half = (side - 1) // 2
     cells = logits.view(batch, side, side, height, width)
     positions = [(y, x) for y in range(height) for x in range(width)]
     out = torch.zeros_like(features)
@@ -20,9 +20,12 @@ def slow(features, logits, branch):
                 owner = (y, x) if branch == "collect" else (v, u)
                 other = (v, u) if branch == "collect" else (y, x)
                 down, across = other[0] - owner[0], other[1] - owner[1]
-                if abs(down) <= half and abs(across) <= half:
+                if 0 <= down + half < side and 0 <= across + half < side:
                     sources.append((v, u))
                     weights.append(cells[image, down + half, across + half, owner[0], owner[1]].exp())
+                elif outside == "zero_logit":
+                    sources.append((v, u))
+                    weights.append(torch.ones((), dtype=features.dtype))
             for (v, u), weight in zip(sources, weights, strict=True):
                 out[image, :, y, x] += weight / sum(weights) * features[image, :, v, u]
     return out
@@ -36,19 +39,22 @@ def tensors(size, side, *, channels=2, dtype=torch.float64):
 
 @pytest.mark.parametrize("branch", ["collect", "distribute"])
 @pytest.mark.parametrize(
-    ("size", "side"), [((3, 4), 7), ((3, 4), 3), ((4, 2), 11), ((1, 1), 5), ((1, 5), 3), ((2, 3), 1)]
+    ("size", "side"), [((3, 4), 7), ((3, 4), 3), ((4, 2), 11), ((1, 1), 5), ((1, 5), 3), ((2, 3), 1), ((3, 4), 4)]
 )
-def test_matches_the_equations(size, side, branch):
+@pytest.mark.parametrize("outside", ["nothing", "zero_logit"])
+def test_matches_the_equations(size, side, branch, outside):
     features, logits = tensors(size, side)
-    torch.testing.assert_close(point_attention(features, logits, branch=branch), slow(features, logits, branch))
+    found = point_attention(features, logits, branch=branch, outside=outside)
+    torch.testing.assert_close(found, slow(features, logits, branch, outside))
 
 
 @pytest.mark.parametrize("branch", ["collect", "distribute"])
-@pytest.mark.parametrize("side", [3, 9])
-def test_the_evidence_tells_the_weights_that_were_used(side, branch):
+@pytest.mark.parametrize("side", [3, 4, 9])
+@pytest.mark.parametrize("outside", ["nothing", "zero_logit"])
+def test_the_evidence_tells_the_weights_that_were_used(side, branch, outside):
     features, logits = tensors((4, 5), side)
-    out = point_attention(features, logits, branch=branch)
-    evidence = OffsetMap(logits, logits)
+    out = point_attention(features, logits, branch=branch, outside=outside)
+    evidence = OffsetMap(logits, logits, outside == "zero_logit")
     for y, x in ((0, 0), (2, 3), (3, 4)):
         row = evidence.row(y, x, branch=branch).double()
         drawn = (features * row[:, None]).sum((2, 3))
@@ -86,10 +92,12 @@ def test_autocast_keeps_softmax_and_sums_in_float32():
 
 def test_wrong_arguments_are_refused():
     features = torch.zeros(1, 2, 3, 3)
-    with pytest.raises(ValueError, match="odd square"):
-        point_attention(features, torch.zeros(1, 16, 3, 3))
-    with pytest.raises(ValueError, match="odd square"):
+    with pytest.raises(ValueError, match="a square"):
+        point_attention(features, torch.zeros(1, 0, 3, 3))
+    with pytest.raises(ValueError, match="a square"):
         point_attention(features, torch.zeros(1, 10, 3, 3))
+    with pytest.raises(ValueError, match="outside"):
+        point_attention(features, torch.zeros(1, 9, 3, 3), outside="zero")
     with pytest.raises(ValueError, match="expected features"):
         point_attention(features, torch.zeros(1, 9, 3, 4))
     with pytest.raises(ValueError, match="expected features"):

@@ -159,6 +159,35 @@ def test_a_kill_loses_at_most_the_steps_since_the_last_state(whole, tmp_path):
     assert_same(tensors(whole.folder), tensors(folder))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_saves_too(whole, tmp_path, number):
+    """Terminals, `timeout` and job schedulers signal the processes that read data as well."""
+    folder = tmp_path / "stopped"
+    code = (
+        "import os, signal, sys\n"
+        "from segcontext import Recipe\n"
+        "from segcontext.training import TrainingInterrupted, callbacks, train\n"
+        "from pathlib import Path\n"
+        "original = callbacks.Log.on_train_batch_end\n"
+        "def stop(self, trainer, task, *args):\n"
+        "    original(self, trainer, task, *args)\n"
+        "    if task.step == 1:\n"
+        f"        os.killpg(0, {int(number)})\n"
+        "callbacks.Log.on_train_batch_end = stop\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        f"        train(Recipe(**{recipe_literal()} | {{'workers': 2}}), Path({str(folder)!r}))\n"
+        "    except TrainingInterrupted:\n"
+        "        sys.exit(77)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, start_new_session=True)
+    assert done.returncode == 77, done.stderr
+    assert 0 < read_state(folder / "state.safetensors", kind="training").info["progress"]["step"] < 6
+    train(recipe(), folder, resume=True)
+    assert_same(tensors(whole.folder), tensors(folder))
+
+
 def recipe_literal():
     return repr(BASE)
 
@@ -220,6 +249,28 @@ def test_overwriting_waits_for_a_recipe_that_works_and_spares_foreign_files(whol
     train(recipe(steps=1, val_every=1), folder, overwrite=True)
     assert (folder / "notes.txt").read_text() == "precious"
     assert rows(folder)[-1]["step"] == "1"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model_options": {"reduce_channels": -1}},
+        {"model_options": {"reduce_channels": 8, "dropout": 2}},
+        {"model_options": {"reduce_channels": 8, "multi_grid": 2}},
+        {"distribution_options": {"key_channels": 0}},
+        {"distribution_options": {"key_channels": 4, "value_channels": -1}},
+        {"distribution_options": {"key_channels": 4, "dilation": 1.5}},
+        {"aggregation_options": {"lam": "much"}},
+        {"test_protocol": {"mode": "slidng"}},
+        {"test_protocol": {"scales": "abc"}},
+    ],
+)
+def test_values_that_no_network_can_be_built_with_cost_nothing(whole, tmp_path, wrong):
+    folder = shutil.copytree(whole.folder, tmp_path / "earlier")
+    before = sorted(path.name for path in folder.rglob("*"))
+    with pytest.raises(RecipeError):
+        train(recipe(**wrong), folder, overwrite=True)
+    assert sorted(path.name for path in folder.rglob("*")) == before
 
 
 def test_the_bar_leaves_the_terminal_as_it_was(tmp_path, capsys):

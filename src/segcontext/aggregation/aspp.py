@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError
-from segcontext.layers import ConvNormAct
+from segcontext.layers import ConvNormAct, SeparableConvNormAct
 from segcontext.types import Context
 
 __all__ = ["ASPP"]
@@ -24,16 +24,21 @@ class ASPP(nn.Module):
         in_channels: C.
         out_channels: channels of each branch and of the projection.
         rates: the dilations, in pixels of the map: 12, 24, 36 at output stride 8, and half of each at 16.
+        project_kernel: side of the projection's kernel, odd.
+        separable: whether the dilated convolutions are depthwise separable (DeepLabV3+ §3.1).
+        dropout: share of the projection's values dropped in training.
 
     Shape:
         (B, C, h, w) to (B, out_channels, h, w).
 
     Raises:
-        RecipeError: for no rates, or a rate below 1.
+        RecipeError: for no rates, a rate below 1, or an even kernel.
 
     Note:
         The mean's branch takes its running statistics when a single image trains, see `segcontext.pooled_norm`.
-        No dropout and no 3×3 convolution follow the projection: those belong to the network around it.
+        No dropout and no 3×3 convolution follow the projection: those belong to the network around it. Others differ:
+        torchvision drops half of the projection's values (``dropout=0.5``), OpenMMLab projects by a 3×3 convolution to
+        512 channels (``project_kernel=3, out_channels=512``), with separable branches in DeepLabV3+.
 
     Example:
         >>> import torch
@@ -41,22 +46,37 @@ class ASPP(nn.Module):
         torch.Size([2, 8, 5, 7])
     """
 
-    def __init__(self, in_channels: int, *, out_channels: int = 256, rates: Sequence[int] = (12, 24, 36)) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        out_channels: int = 256,
+        rates: Sequence[int] = (12, 24, 36),
+        project_kernel: int = 1,
+        separable: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if not rates or min(rates) < 1:
             raise RecipeError(
                 f"rates must be one or more dilations of at least 1 pixel, not {tuple(rates)}; "
                 "the paper uses (12, 24, 36) at output stride 8 and (6, 12, 18) at 16."
             )
+        if project_kernel < 1 or project_kernel % 2 == 0:
+            raise RecipeError(f"project_kernel must be odd, not {project_kernel}; the paper has 1, OpenMMLab 3.")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.rates = tuple(rates)
         self.pointwise = ConvNormAct(in_channels, out_channels)
         self.atrous = nn.ModuleList(
-            ConvNormAct(in_channels, out_channels, kernel_size=3, dilation=rate) for rate in self.rates
+            SeparableConvNormAct(in_channels, out_channels, dilation=rate)
+            if separable
+            else ConvNormAct(in_channels, out_channels, kernel_size=3, dilation=rate)
+            for rate in self.rates
         )
         self.image = ConvNormAct(in_channels, out_channels)
-        self.project = ConvNormAct(out_channels * (2 + len(self.rates)), out_channels)
+        self.project = ConvNormAct(out_channels * (2 + len(self.rates)), out_channels, kernel_size=project_kernel)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *, evidence: bool = False) -> Context:
         """Sees each pixel at every rate, and the image as a whole.
@@ -73,4 +93,4 @@ class ASPP(nn.Module):
         # Resizing a 1×1 map repeats its value, so there is nothing to interpolate.
         image = self.image(mean).expand(-1, -1, x.shape[-2], x.shape[-1])
         branches = [self.pointwise(x), *(atrous(x) for atrous in self.atrous), image]
-        return Context(self.project(torch.cat(branches, 1)))
+        return Context(self.dropout(self.project(torch.cat(branches, 1))))

@@ -10,13 +10,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError, nearest
-from segcontext.ops.em_attention import BasesNorm, EMGradient, EMKernel, em_attention
+from segcontext.ops.em_attention import BasesNorm, EMGradient, EMKernel, WithoutMass, em_attention
 from segcontext.pooled_norm import PooledNorm
 from segcontext.types import Context, Responsibilities
 
 __all__ = ["EMA", "BasesUpkeep"]
 
 BasesUpkeep: TypeAlias = Literal["moving_average", "learned", "fixed"]
+Holding: TypeAlias = Literal["find", "use"]
 
 
 class EMA(nn.Module):
@@ -43,6 +44,10 @@ class EMA(nn.Module):
         lam: λ of eq. 12.
         gradient: how far autograd follows the iterations; `None` means ``"none"``, and ``"all"`` for learned bases,
             which nothing else would train. See `segcontext.ops.em_attention`.
+        eps: added to the masses and to the lengths of the bases.
+        without_mass: what becomes of a basis with hardly any mass in an image, ``"keep"`` or ``"published"``, see
+            there.
+        unit_update: whether the mean of the images' bases is brought to unit length before it enters the average.
 
     Attributes:
         bases: μ, (K, C), float32; a buffer, or a parameter where learned.
@@ -56,6 +61,8 @@ class EMA(nn.Module):
     Note:
         With ``gradient="none"``, the published behaviour, ``conv1`` never receives a gradient; it is frozen here so
         that weight decay and distributed training treat it as what it is.
+        Bases with hardly any mass keep their value here; the published code, and so imported weights, need
+        ``without_mass="published"``. OpenMMLab's unit has ``eps=1e-12`` and ``unit_update=True`` besides.
 
     Example:
         >>> unit = EMA(16, num_bases=4)
@@ -78,6 +85,9 @@ class EMA(nn.Module):
         kernel: EMKernel = "exponential_inner_product",
         lam: float = 1.0,
         gradient: EMGradient | None = None,
+        eps: float = 1e-6,
+        without_mass: WithoutMass = "keep",
+        unit_update: bool = False,
     ) -> None:
         super().__init__()
         for option, value, known in (
@@ -85,10 +95,13 @@ class EMA(nn.Module):
             ("norm", norm, get_args(BasesNorm)),
             ("kernel", kernel, get_args(EMKernel)),
             ("gradient", gradient or "none", get_args(EMGradient)),
+            ("without_mass", without_mass, get_args(WithoutMass)),
         ):
             if value not in known:
                 hint = nearest(str(value), known)
                 raise RecipeError(f"{option} must be one of {', '.join(known)}, not {value!r}.{hint}")
+        if eps <= 0:
+            raise RecipeError(f"eps keeps denominators from zero and must be above it, not {eps}.")
         if not 0 <= momentum <= 1:
             raise RecipeError(f"momentum is the share of the old bases that stays, 0 to 1, not {momentum}.")
         if num_bases < 1 or min(iterations, evaluation_iterations or 0) < 0:
@@ -109,6 +122,9 @@ class EMA(nn.Module):
         self.norm: BasesNorm = norm
         self.kernel: EMKernel = kernel
         self.lam = lam
+        self.eps = eps
+        self.without_mass: WithoutMass = without_mass
+        self.unit_update = unit_update
         self.gradient: EMGradient = gradient or ("all" if upkeep == "learned" else "none")
 
         self.conv1 = nn.Conv2d(in_channels, in_channels, 1)
@@ -130,6 +146,8 @@ class EMA(nn.Module):
         # What the current step has seen: Σμ over its images, with the image and empty-basis counts behind it. It is no
         # buffer, because distributed training overwrites every rank's buffers with those of the first.
         self._seen: Tensor | None = None
+        self._holding: Holding | None = None
+        self._held: Tensor | None = None
 
     def forward(self, x: Tensor, *, evidence: bool = False) -> Context:
         """Adds to each pixel its re-estimation from the bases.
@@ -143,18 +161,25 @@ class EMA(nn.Module):
         """
         batch, _, height, width = x.shape
         pixels = self.conv1(x).flatten(2).mT
+        bases, iterations = self.bases, self.iterations if self.training else self.evaluation_iterations
+        if self._holding == "use" and self._held is not None:
+            bases, iterations = self._held, 0
         found = em_attention(
             pixels,
-            self.bases,
-            iterations=self.iterations if self.training else self.evaluation_iterations,
+            bases,
+            iterations=iterations,
             kernel=self.kernel,
             lam=self.lam,
             norm=self.norm,
             gradient=self.gradient,
+            eps=self.eps,
+            without_mass=self.without_mass,
             keep_history=evidence,
         )
         if self.training and not _recomputing():
             self._collect(found.bases.detach(), found.mass.detach())
+        if self._holding == "find":
+            self._held = found.bases.detach()
         reconstruction = found.reconstruction.mT.reshape(batch, -1, height, width)
         out = self.relu(x + self.conv2(self.relu(reconstruction)))
         if not evidence:
@@ -167,6 +192,18 @@ class EMA(nn.Module):
         counts = torch.stack([mass.new_tensor(bases.shape[0]), (mass <= 1e-6).sum().to(mass.dtype)])
         seen = torch.cat([bases.sum(0).flatten(), counts]).float()
         self._seen = seen if self._seen is None else self._seen + seen
+
+    def hold(self, what: Holding | None) -> None:
+        """Keeps the bases of one pass for later passes, so that tiles of an image share its context.
+
+        Args:
+            what: ``"find"``: each pass from now on keeps the bases that it ends with. ``"use"``: passes assign their
+                pixels to the bases kept last and do not iterate; they must be of as many images. `None`: passes are
+                independent again, and nothing is kept.
+        """
+        self._holding = what
+        if what is None:
+            self._held = None
 
     @torch.no_grad()
     def update_bases(self) -> int:
@@ -186,7 +223,12 @@ class EMA(nn.Module):
             dist.all_reduce(seen)
         total, count, empty = seen[:-2].view_as(self.bases), seen[-2], int(seen[-1])
         if self.upkeep == "moving_average" and count > 0:
-            self.bases.copy_(self.momentum * self.bases.float() + (1 - self.momentum) * (total / count))
+            mean = total / count
+            if self.unit_update:
+                mean = mean / (mean.norm(dim=1, keepdim=True) + self.eps)
+            moved = self.momentum * self.bases.float() + (1 - self.momentum) * mean
+            # By the published formula, images that are no numbers leave bases that are none.
+            self.bases.copy_(torch.where(moved.isfinite(), moved, self.bases.float()))
         return empty
 
     def extra_repr(self) -> str:

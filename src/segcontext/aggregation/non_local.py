@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +30,7 @@ class NonLocal(nn.Module):
             subsampling trick. Windows at the border may be cut short.
         scaled: whether logits are divided by √D.
         zero_init: whether the last batch norm starts at zero, so that the block starts as the identity (§4.1).
+        biases: which of the three projections have a bias, ``"query"`` or ``"all"``.
 
     Shape:
         (B, C, h, w) to the same.
@@ -38,6 +41,7 @@ class NonLocal(nn.Module):
     Note:
         The paper's equation has no scaling, and neither has the default; its published code divides by √D.
         Only the query has a bias: softmax cancels what a key's bias adds, and batch norm what a value's adds.
+        OpenMMLab's block has all three, and divides by √D: ``biases="all", scaled=True``.
 
     Example:
         >>> import torch
@@ -54,6 +58,7 @@ class NonLocal(nn.Module):
         pool: int = 1,
         scaled: bool = False,
         zero_init: bool = True,
+        biases: Literal["query", "all"] = "query",
     ) -> None:
         super().__init__()
         key_channels = in_channels // 2 if key_channels is None else key_channels
@@ -63,12 +68,14 @@ class NonLocal(nn.Module):
                 "key_channels, value_channels and pool must be at least 1, "
                 f"not {key_channels}, {value_channels} and {pool}."
             )
+        if biases not in ("query", "all"):
+            raise RecipeError(f"biases must be query or all, not {biases!r}.")
         self.in_channels = self.out_channels = in_channels
         self.pool = pool
         self.scale = key_channels**-0.5 if scaled else 1.0
         self.query = nn.Conv2d(in_channels, key_channels, 1)
-        self.key = nn.Conv2d(in_channels, key_channels, 1, bias=False)
-        self.value = nn.Conv2d(in_channels, value_channels, 1, bias=False)
+        self.key = nn.Conv2d(in_channels, key_channels, 1, bias=biases == "all")
+        self.value = nn.Conv2d(in_channels, value_channels, 1, bias=biases == "all")
         norm = PooledNorm(in_channels)
         if zero_init:
             nn.init.zeros_(norm.weight)
@@ -88,7 +95,7 @@ class NonLocal(nn.Module):
         if self.pool > 1:
             key, value = (F.max_pool2d(each, self.pool, ceil_mode=True) for each in (key, value))
         drawn = non_local_attention(query.flatten(2), key.flatten(2), value.flatten(2), scale=self.scale)
-        out = x + self.project(drawn.reshape(len(x), -1, x.shape[-2], x.shape[-1]))
+        out = x + self.project(drawn.reshape(x.shape[0], -1, x.shape[-2], x.shape[-1]))
         if not evidence:
             return Context(out)
         return Context(out, Affinity(self.scale * query.detach(), key.detach(), kernel_size=0, dilation=1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError
 from segcontext.layers import ConvNormAct, resize
-from segcontext.ops.point_attention import point_attention
+from segcontext.ops.point_attention import OutsideWindow, point_attention
 from segcontext.types import Context, OffsetMap
 
 __all__ = ["PSA"]
@@ -24,22 +26,29 @@ class PSA(nn.Module):
     Args:
         in_channels: C.
         channels: of each branch.
-        mask_size: side of the map of offsets, odd. A map of h×w pixels is covered in full by 2·max(h, w) - 1; 59
-            covers the shrunk map of a crop of 465 pixels at output stride 8.
+        mask_size: side of the map of offsets. A map of h×w pixels is covered in full by 2·max(h, w) - 1; 59 covers the
+            shrunk map of a crop of 465 pixels at output stride 8.
         shrink: the map is shrunk to ⌈h/shrink⌉ × ⌈w/shrink⌉ for the attention.
         align_corners: how the map is shrunk and upsampled.
+        shrink_rule: ``"ceil"`` as above; ``"divisible"`` shrinks to ⌊h/shrink⌋ × ⌊w/shrink⌋ with unaligned corners,
+            both ways, wherever `shrink` divides a side, and like ``"ceil"`` with aligned corners elsewhere.
+        outside: what pixels beyond the window do: ``"nothing"``, or ``"zero_logit"`` in the softmax.
+        project_padding: zero padding of the projection's 1×1 convolution.
 
     Shape:
         (B, C, h, w) to (B, 2·C, h, w), the input's channels first.
 
     Raises:
-        RecipeError: for an even `mask_size` or a `shrink` below 1.
+        RecipeError: for a `mask_size` or `shrink` below 1, or an unknown word.
 
     Note:
         Of the published variants this is the over-complete one with both branches and softmax. `mask_size` is tied to
         the training crop, but any map will do: pixels further apart than the window reaches exchange nothing, and
-        cells beyond the map go unused. The published code gives pixels beyond the window the logit 0 instead; the two
-        differ only where the window does not cover the map.
+        cells beyond the map go unused. The published code gives pixels beyond the window the logit 0 instead
+        (``outside="zero_logit"``); the two differ only where the window does not cover the map.
+        OpenMMLab's port has that, ``shrink_rule="divisible"``, and a projection that is padded although its kernel is
+        1×1, so that a border of constants is resized along (``project_padding=1``). Its windows have 97 cells a side,
+        or 66 on ADE20K: an even window reaches one pixel further down and right.
         Memory grows with the square of the shrunk map's pixels.
 
     Example:
@@ -56,23 +65,33 @@ class PSA(nn.Module):
         mask_size: int = 59,
         shrink: int = 2,
         align_corners: bool = True,
+        shrink_rule: Literal["ceil", "divisible"] = "ceil",
+        outside: OutsideWindow = "nothing",
+        project_padding: int = 0,
     ) -> None:
         super().__init__()
-        if mask_size < 1 or mask_size % 2 == 0 or shrink < 1:
+        if mask_size < 1 or shrink < 1:
             raise RecipeError(
-                f"mask_size must be odd and shrink at least 1, not {mask_size} and {shrink}; "
-                "the published settings are 59 and 2."
+                f"mask_size and shrink must be at least 1, not {mask_size} and {shrink}; the published settings are "
+                "59 and 2."
+            )
+        if shrink_rule not in ("ceil", "divisible") or outside not in ("nothing", "zero_logit"):
+            raise RecipeError(
+                "shrink_rule must be ceil or divisible, and outside nothing or zero_logit, "
+                f"not {shrink_rule!r} and {outside!r}."
             )
         self.in_channels = in_channels
         self.out_channels = 2 * in_channels
         self.mask_size = mask_size
         self.shrink = shrink
         self.align_corners = align_corners
+        self.shrink_rule = shrink_rule
+        self.outside: OutsideWindow = outside
         self.collect_reduce = ConvNormAct(in_channels, channels)
         self.collect_attention = _attention(channels, mask_size)
         self.distribute_reduce = ConvNormAct(in_channels, channels)
         self.distribute_attention = _attention(channels, mask_size)
-        self.project = ConvNormAct(2 * channels, in_channels)
+        self.project = ConvNormAct(2 * channels, in_channels, padding=project_padding)
 
     def forward(self, x: Tensor, *, evidence: bool = False) -> Context:
         """Lays what each pixel collected and was given beside the features.
@@ -85,16 +104,26 @@ class PSA(nn.Module):
             (B, 2·C, h, w), and the evidence where asked for.
         """
         size = (x.shape[-2], x.shape[-1])
-        small = (-(-size[0] // self.shrink), -(-size[1] // self.shrink))
-        sources = resize(self.collect_reduce(x), small, align_corners=self.align_corners)
+        small, align_corners = self._small(*size)
+        sources = resize(self.collect_reduce(x), small, align_corners=align_corners)
         collect = self.collect_attention(sources)
-        collected = point_attention(sources, collect, branch="collect")
-        sources = resize(self.distribute_reduce(x), small, align_corners=self.align_corners)
+        collected = point_attention(sources, collect, branch="collect", outside=self.outside)
+        sources = resize(self.distribute_reduce(x), small, align_corners=align_corners)
         distribute = self.distribute_attention(sources)
-        distributed = point_attention(sources, distribute, branch="distribute")
+        distributed = point_attention(sources, distribute, branch="distribute", outside=self.outside)
         context = self.project(torch.cat([collected, distributed], 1))
-        out = torch.cat([x, resize(context, size, align_corners=self.align_corners)], 1)
-        return Context(out, OffsetMap(collect.detach(), distribute.detach()) if evidence else None)
+        out = torch.cat([x, resize(context, size, align_corners=align_corners)], 1)
+        if not evidence:
+            return Context(out)
+        return Context(out, OffsetMap(collect.detach(), distribute.detach(), self.outside == "zero_logit"))
+
+    def _small(self, height: int, width: int) -> tuple[tuple[int, int], bool]:
+        """The size that the map is shrunk to, and whether corners are aligned on the way there and back."""
+        if self.shrink_rule == "divisible" and self.shrink > 1:
+            if height % self.shrink == 0 or width % self.shrink == 0:
+                return (max(1, height // self.shrink), max(1, width // self.shrink)), False
+            return (-(-height // self.shrink), -(-width // self.shrink)), True
+        return (-(-height // self.shrink), -(-width // self.shrink)), self.align_corners
 
 
 def _attention(channels: int, mask_size: int) -> nn.Sequential:

@@ -5,20 +5,31 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from segcontext.data.ade20k import ADE20K
 from segcontext.data.balance import Frequencies, class_frequencies, class_weights
 from segcontext.data.camvid import CamVid
+from segcontext.data.cityscapes import Cityscapes
+from segcontext.data.coco_stuff import COCOStuff
+from segcontext.data.coco_voc import COCOVOC
 from segcontext.data.dataset import Dataset, Item, list_files, read_image, what_lies_at
 from segcontext.data.folder import Folder
+from segcontext.data.pascal_context import PascalContext, PascalContext60
 from segcontext.data.scenes import Scenes
 from segcontext.data.stream import Batch, Caught, Drawn, Failure, PositionBatches, TrainingStream, training_loader
 from segcontext.data.transforms import Crop, TrainTransform
+from segcontext.data.voc import VOC
 from segcontext.errors import DatasetNotFound, RecipeError, nearest
 
 __all__ = [
+    "ADE20K",
+    "COCOVOC",
     "DATASETS",
+    "VOC",
     "Batch",
+    "COCOStuff",
     "CamVid",
     "Caught",
+    "Cityscapes",
     "Crop",
     "Dataset",
     "Drawn",
@@ -26,26 +37,25 @@ __all__ = [
     "Folder",
     "Frequencies",
     "Item",
+    "PascalContext",
+    "PascalContext60",
     "PositionBatches",
     "Scenes",
     "TrainTransform",
     "TrainingStream",
     "class_frequencies",
     "class_weights",
+    "dataset_class",
     "list_files",
     "open_dataset",
     "read_image",
     "training_loader",
 ]
 
-DATASETS: tuple[type[Dataset], ...] = (CamVid, Folder, Scenes)
-
-_LAYOUTS = """Two layouts are known by themselves:
-  CamVid (SegNet release)         your own folder
-  ├── train/  trainannot/         ├── classes.txt   one class name per line
-  ├── val/    valannot/           ├── images/       a.jpg, b.jpg, …
-  └── test/   testannot/          └── masks/        a.png, b.png, … one class index per pixel
-For another layout name a Dataset subclass, such as dataset=my_package.MyData."""
+DATASETS: tuple[type[Dataset], ...] = (
+    *(CamVid, Cityscapes, ADE20K, VOC, PascalContext, PascalContext60, COCOStuff, COCOVOC),
+    *(Folder, Scenes),
+)
 
 
 def open_dataset(data: str | Path, split: str = "train", *, dataset: str = "auto") -> Dataset:
@@ -54,15 +64,16 @@ def open_dataset(data: str | Path, split: str = "train", *, dataset: str = "auto
     Args:
         data: the folder, or ``"demo"`` for the drawn scenes (``"./demo"`` is a folder of that name).
         split: one of the data set's splits.
-        dataset: ``"auto"`` finds out which data set lies there; else its name (``"camvid"``, ``"folder"``,
-            ``"scenes"``) or the dotted path of a `Dataset` subclass.
+        dataset: ``"auto"`` finds out which data set lies there; else its name (``"camvid"``, ``"cityscapes"``,
+            ``"ade20k"``, ``"voc"``, ``"pascal_context_59"``, ``"pascal_context_60"``, ``"coco_stuff"``,
+            ``"coco_voc"``, ``"folder"``, ``"scenes"``) or the dotted path of a `Dataset` subclass.
 
     Returns:
         The data set.
 
     Raises:
         DatasetNotFound: if nothing that is known lies there.
-        RecipeError: if there is no such data set or split.
+        RecipeError: if there is no such data set or split, or several data sets lie there.
         DataError: if what lies there is wrong.
 
     Example:
@@ -70,19 +81,46 @@ def open_dataset(data: str | Path, split: str = "train", *, dataset: str = "auto
         ('Sky', 'Building', 'Pole')
     """
     if dataset != "auto":
-        return _dataset_class(dataset)(data, split)
+        return dataset_class(dataset)(data, split)
     if data == "demo":
         return Scenes(split=split)
     root = Path(data)
-    for kind in DATASETS:
-        if kind.recognises(root):
-            return kind(root, split)
+    recognised = [kind for kind in DATASETS if kind.recognises(root)]
+    if len(recognised) > 1:
+        names = ", ".join(kind.name for kind in recognised)
+        raise RecipeError(
+            f"Several data sets lie in {root}: {names}. Say which with dataset={recognised[0].name}, for example, or "
+            "point to the folder of one of them."
+        )
+    if recognised:
+        return recognised[0](root, split)
     if not root.is_dir():
-        raise DatasetNotFound(f"No folder {root}. {what_lies_at(root)} Check the path, or use 'demo'.\n{_LAYOUTS}")
-    raise DatasetNotFound(f"No known data set in {root}. {what_lies_at(root)}\n{_LAYOUTS}")
+        raise DatasetNotFound(f"No folder {root}. {what_lies_at(root)} Check the path, or use 'demo'.\n{_layouts()}")
+    raise DatasetNotFound(f"No known data set in {root}. {what_lies_at(root)}\n{_layouts()}")
 
 
-def _dataset_class(dataset: str) -> type[Dataset]:
+def _layouts() -> str:
+    """What the folders of the known data sets hold, a line for each."""
+    lines = [f"  {kind.name:<18}{kind.layout}" for kind in DATASETS if kind.layout]
+    return (
+        "These are known by themselves; docs/data.md and docs/datasets.md draw them:\n"
+        + "\n".join(lines)
+        + "\nFor another layout name a Dataset subclass, such as dataset=my_package.MyData."
+    )
+
+
+def dataset_class(dataset: str) -> type[Dataset]:
+    """The class of a data set.
+
+    Args:
+        dataset: its name, such as ``"camvid"``, or the dotted path of a `Dataset` subclass.
+
+    Returns:
+        The class.
+
+    Raises:
+        RecipeError: if there is no such class.
+    """
     named = {kind.name: kind for kind in DATASETS}
     if dataset in named:
         return named[dataset]

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 
 from segcontext.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files, read_image, what_lies_at
 from segcontext.data.masks import VOID, Colour, raw_labels, wrong_labels
+from segcontext.data.submission import Submission
 from segcontext.errors import DatasetNotFound, LabelError, RecipeError, SampleError, nearest
 from segcontext.types import Sample
 
@@ -61,7 +62,9 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         palette: one RGB colour per class, 0..255.
         splits: the splits that can be asked for.
         expected_counts: images per split in the published release; another count is logged, not refused.
+        layout: what the folder holds, in a few words, for the message that lists the known layouts.
         colours: RGB colour to raw mask value, for masks that store colours; `None` refuses such masks.
+        submission: what the data set's test server takes; `None` where there is no server.
         root: the folder.
         split: the split.
         items: where each sample lies.
@@ -92,7 +95,9 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
     palette: tuple[Colour, ...]
     splits: tuple[str, ...] = ("train", "val", "test")
     expected_counts: Mapping[str, int] = {}
+    layout: str = ""
     colours: Mapping[Colour, int] | None = None
+    submission: Submission | None = None
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         if split not in self.splits:
@@ -125,7 +130,7 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         return False
 
     def label_map(self) -> Mapping[int, int]:
-        """What each raw mask value, 0..255, means: a class index, or 255 for void. Other values are an error.
+        """What each raw mask value, 0 or more, means: a class index, or 255 for void. Other values are an error.
 
         Returns:
             By default each class index means itself and 255 is void.
@@ -178,13 +183,12 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         path = self.root / mask
         raw = raw_labels(path, self.colours)
         known = self.label_map()
-        table = np.full(256, VOID, np.uint8)
-        valid = np.zeros(256, np.bool_)
-        table[list(known.keys())] = list(known.values())
-        valid[list(known.keys())] = True
-        if raw.max() > VOID or raw.min() < 0 or not valid[raw].all():
+        table = np.full(max(VOID, *known) + 1, -1, np.int16)
+        table[list(known)] = list(known.values())
+        labels = table[raw] if raw.min() >= 0 and raw.max() < len(table) else None
+        if labels is None or labels.min() < 0:
             raise LabelError(wrong_labels(path, raw, known, len(self.classes)))
-        return tv_tensors.Mask(torch.from_numpy(table[raw]))
+        return tv_tensors.Mask(torch.from_numpy(labels.astype(np.uint8)))
 
     def pairs(self, images: str, masks: str | None) -> list[Item]:
         """Pairs the images of one folder with the masks of another by their names; nested folders are followed.
@@ -202,12 +206,21 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         """
         return self.with_masks(list_files(self.root, images, IMAGE_SUFFIXES), masks)
 
-    def with_masks(self, images: Mapping[str, str], masks: str | None) -> list[Item]:
+    def with_masks(
+        self,
+        images: Mapping[str, str],
+        masks: str | None,
+        *,
+        suffixes: tuple[str, ...] = MASK_SUFFIXES,
+        ending: str = "",
+    ) -> list[Item]:
         """Does the work of `pairs` for images that are listed already.
 
         Args:
             images: name to path, as `list_files` returns them.
             masks: as for `pairs`.
+            suffixes: the suffixes that masks have.
+            ending: what the names of the masks hold beyond those of the images, such as ``_L``.
 
         Returns:
             One item per image, in their order.
@@ -218,22 +231,39 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         """
         if masks is None:
             return [Item(path, None, name) for name, path in images.items()]
-        found = list_files(self.root, masks, MASK_SUFFIXES)
-        missing = [name for name in images if name not in found]
+        found = list_files(self.root, masks, suffixes, ending=ending)
+        return self.match(images, found, f"{masks}/{{}}{ending}{suffixes[0]}")
+
+    def match(self, images: Mapping[str, str], masks: Mapping[str, str], expected: str) -> list[Item]:
+        """Pairs images with masks that are both listed already.
+
+        Args:
+            images: name to path, as `list_files` returns them.
+            masks: likewise.
+            expected: where the mask of an image belongs, with ``{}`` for the name; for the error.
+
+        Returns:
+            One item per image, in their order. Masks without an image are logged.
+
+        Raises:
+            SampleError: if an image has no mask.
+        """
+        missing = [name for name in images if name not in masks]
         if missing:
             shown = ", ".join(images[name] for name in missing[:3]) + (", …" if len(missing) > 3 else "")
-            expected = self.root / masks / missing[0]
-            lossy = any(Path(f"{expected}{suffix}").exists() for suffix in (".jpg", ".jpeg", ".webp"))
+            place = self.root / expected.replace("{}", missing[0])
+            lossy = any(place.with_suffix(suffix).exists() for suffix in (".jpg", ".jpeg", ".webp"))
             raise SampleError(
                 f"{len(missing)} of {len(images)} images of {self.name} at {self.root} have no mask: {shown}. "
-                f"Expected {expected}.png. "
+                f"Expected {place}. "
                 + ("The file there may be lossy, which invents labels along edges; save the labels anew as PNG."
                    if lossy else "Add the masks or move these images elsewhere.")
             )  # fmt: skip
-        alone = len(found) - len(images)
+        alone = len(masks) - len(images)
         if alone > 0:
-            logger.info("%d masks in %s have no image in the split '%s'", alone, self.root / masks, self.split)
-        return [Item(path, found[name], name) for name, path in images.items()]
+            folder = (self.root / expected).parent
+            logger.info("%d masks in %s have no image in the split '%s'", alone, folder, self.split)
+        return [Item(path, masks[name], name) for name, path in images.items()]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r}, {self.split!r}): {len(self)} images"

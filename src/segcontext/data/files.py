@@ -94,13 +94,14 @@ def rgb_pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def list_files(root: Path, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+def list_files(root: Path, folder: str, suffixes: tuple[str, ...], *, ending: str = "") -> dict[str, str]:
     """Lists the files of a folder and of the folders in it, hidden ones left out.
 
     Args:
         root: the data set's folder.
         folder: the folder to list, relative to `root`.
         suffixes: the suffixes to keep, in lower case; files are matched in either case.
+        ending: keeps only the files whose names without suffix end so, and takes it off the names.
 
     Returns:
         Path relative to `folder` without its suffix, to path relative to `root`; sorted by name.
@@ -119,10 +120,10 @@ def list_files(root: Path, folder: str, suffixes: tuple[str, ...]) -> dict[str, 
         prefix = "" if below == "." else f"{below}/"
         for file in files:
             stem, suffix = os.path.splitext(file)  # noqa: PTH122 -- a Path per file is slow for 100,000 files
-            if file.startswith(".") or suffix.lower() not in suffixes:
+            if file.startswith(".") or suffix.lower() not in suffixes or not stem.endswith(ending):
                 continue
             path = f"{folder}/{prefix}{file}"
-            other = found.setdefault(f"{prefix}{stem}", path)
+            other = found.setdefault(f"{prefix}{stem.removesuffix(ending)}", path)
             if other != path:
                 raise SampleError(f"{root / other} and {root / path} have the same name; keep one of the two.")
     return dict(sorted(found.items()))

@@ -76,6 +76,7 @@ class Folder(Dataset):
     """
 
     name = "folder"
+    layout = "images/ with masks/ and classes.txt, one class name per line: your own"
 
     def __init__(self, root: str | Path, split: str = "train", *, labels: bool = True) -> None:
         self.root = root = Path(root)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segcontext.data.files import decode
+from segcontext.data.matlab import matlab_labels
 from segcontext.errors import LabelError, SampleError
 
 __all__ = ["VOID", "Colour", "Integers", "raw_labels", "wrong_labels"]
@@ -25,7 +26,7 @@ def raw_labels(path: Path, colours: Mapping[Colour, int] | None) -> Integers:
     """Reads what a mask file stores.
 
     Args:
-        path: the mask.
+        path: the mask, an image or a MATLAB file (``.mat``).
         colours: RGB colour to value, for masks that store colours; `None` refuses such masks.
 
     Returns:
@@ -35,6 +36,8 @@ def raw_labels(path: Path, colours: Mapping[Colour, int] | None) -> Integers:
         SampleError: if the file cannot be read or does not store labels.
         LabelError: if it holds a colour that stands for nothing.
     """
+    if path.suffix.lower() == ".mat":
+        return matlab_labels(path)
     image = decode(path)
     if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
         pixels: Integers = np.asarray(image)
@@ -79,9 +82,7 @@ def wrong_labels(path: Path, raw: Integers, known: Mapping[int, int], classes: i
     wrong = {value: count for value, count in present.items() if value not in known}
     shown = ", ".join(f"{value} ({count} pixels)" for value, count in islice(wrong.items(), 5))
     expected = sorted(value for value, label in known.items() if label != VOID)
-    contiguous = expected == list(range(expected[0], expected[-1] + 1))
-    span = f"{expected[0]}..{expected[-1]}" if contiguous else ", ".join(map(str, expected))
-    void = ", ".join(str(value) for value, label in sorted(known.items()) if label == VOID)
+    void = _spans(sorted(value for value, label in known.items() if label == VOID))
     hint = "Mend the mask or the list of classes."
     if len(wrong) > 20:
         hint = "So many values look like a picture or a resampled mask; labels are resized with nearest-neighbour."
@@ -91,5 +92,13 @@ def wrong_labels(path: Path, raw: Integers, known: Mapping[int, int], classes: i
         hint = f"The mask is binary with values {values[0]} and {values[1]}: store 0 and 1 instead."
     return (
         f"{path} holds labels that are no class: {shown}{', …' if len(wrong) > 5 else ''}. "
-        f"Expected {span} for the {classes} classes{f' and {void} for void' if void else ''}. {hint}"
+        f"Expected {_spans(expected)} for the {classes} classes{f' and {void} for void' if void else ''}. {hint}"
     )
+
+
+def _spans(values: list[int]) -> str:
+    """Sorted numbers in words, neighbours joined: "0..18, 255"."""
+    starts = [value for value in values if value - 1 not in values]
+    ends = [value for value in values if value + 1 not in values]
+    spans = [str(first) if first == last else f"{first}..{last}" for first, last in zip(starts, ends, strict=True)]
+    return ", ".join(spans[:12]) + (", …" if len(spans) > 12 else "")

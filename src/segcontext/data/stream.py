@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,17 @@ from segcontext.data.transforms import Crop
 from segcontext.errors import RecipeError, SegContextError
 from segcontext.types import Sample
 
-__all__ = ["Batch", "Caught", "Drawn", "Failure", "PositionBatches", "TrainingStream", "collate", "training_loader"]
+__all__ = [
+    "Batch",
+    "Caught",
+    "Drawn",
+    "Failure",
+    "PositionBatches",
+    "TrainingStream",
+    "collate",
+    "outlive_signals",
+    "training_loader",
+]
 
 _ORDER, _AUGMENTATION = 0, 1
 
@@ -259,7 +270,20 @@ def training_loader(
         collate_fn=collate,
         generator=own,
         persistent_workers=workers > 0,
+        worker_init_fn=outlive_signals,
     )
+
+
+def outlive_signals(worker: int) -> None:
+    """Makes a process that reads deaf to SIGINT and SIGTERM, which terminals and schedulers send to the whole group.
+
+    The training process decides when to stop, and needs its readers until then; they end when it does.
+
+    Args:
+        worker: the reader's number, which is of no use here.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _generator(seed: int, purpose: int, number: int) -> torch.Generator:

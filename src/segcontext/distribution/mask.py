@@ -29,7 +29,8 @@ class MaskDistribution(nn.Module):
         local_channels: channels of the local features, which LDv1 does not look at.
         downsampling: the strategy.
         ratio: d, a power of two from 2 up; three depthwise convolutions give the paper's 8.
-        residual: ``"paper"`` is eq. 2; ``"published"`` adds X_g once more, as the authors' block does.
+        residual: ``"paper"`` is eq. 2, which doubles X_g where the mask is one; ``"published"`` adds X_g once more, as
+            the authors' block does, and so triples it.
         padding: zero padding of the depthwise convolutions. 1 works on every map; 0 is the published code's.
         align_corners: how the mask is upsampled.
 
@@ -42,6 +43,8 @@ class MaskDistribution(nn.Module):
     Note:
         The published code does not pad and fails on maps below 15 pixels. With ``padding=0`` such maps are
         zero-padded here just as far as the convolutions need; larger ones give the published result.
+        With depthwise convolutions the mask lies in [½, 1], not only in [0, 1]: their last ReLU, which is the
+        published code's, leaves the sigmoid nothing negative.
     """
 
     def __init__(

@@ -2,70 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from segcontext.data.dataset import VOID
 from segcontext.errors import OutputExists
 from segcontext.evaluation.confusion import draw_confusion
-from segcontext.evaluation.words import or_none, percent
-from segcontext.files import atomic_path
+from segcontext.evaluation.measured import Measured
+from segcontext.evaluation.samples import SamplePicture, picture_name, save_samples
+from segcontext.evaluation.tally import ImageScore
+from segcontext.evaluation.words import or_none, percent, without_nan
+from segcontext.evaluation.writing import write_csv, write_text
 from segcontext.inference import Protocol
 from segcontext.metrics import Scores
-from segcontext.pictures import VOID_COLOUR, Colour, Pixels, colourise, error_map, grid, legend, save_picture
+from segcontext.pictures import Colour
 
-__all__ = ["Evaluation", "SamplePicture"]
+__all__ = ["Evaluation"]
 
 FORMAT = 1
-TITLES = ("Image", "Truth", "Prediction", "Errors")
-
-
-class SamplePicture(NamedTuple):
-    """One image of an evaluation with what was predicted for it.
-
-    Attributes:
-        name: the sample's name.
-        miou: mIoU within this image.
-        pixel_accuracy: share of its valid pixels that are right.
-        image: uint8 RGB, (H, W, 3).
-        truth: class indices, (H, W), 255 for void.
-        prediction: class indices, (H, W).
-    """
-
-    name: str
-    miou: float
-    pixel_accuracy: float
-    image: Pixels
-    truth: npt.NDArray[np.integer]
-    prediction: npt.NDArray[np.integer]
-
-    @property
-    def caption(self) -> str:
-        """Name and scores, in one line."""
-        return f"{self.name}   mIoU {percent(self.miou)}, {percent(self.pixel_accuracy)} of the pixels right"
-
-    def views(self, palette: Sequence[Colour]) -> tuple[Pixels, ...]:
-        """Image, truth, prediction and errors, side by side in this order."""
-        return (
-            self.image,
-            colourise(self.truth, palette),
-            colourise(self.prediction, palette),
-            error_map(self.prediction, self.truth, image=self.image),
-        )
+#: How many of the worst images are named in ``scores.json`` and on the terminal; ``images.csv`` has all.
+WORST = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +46,8 @@ class Evaluation:
         images: how many images were evaluated, over all ranks.
         seconds: wall time for them, reading included, pictures not.
         samples: single images from the worst to the best; empty on ranks other than 0.
+        measured: what was asked for besides.
+        ranking: the scores of every image, from the worst to the best; those without a score come last.
     """
 
     scores: Scores
@@ -95,6 +60,8 @@ class Evaluation:
     images: int
     seconds: float
     samples: tuple[SamplePicture, ...] = ()
+    measured: Measured = field(default_factory=Measured)
+    ranking: tuple[ImageScore, ...] = ()
 
     def summary(self) -> str:
         """The four scores and their conditions, in one line."""
@@ -121,6 +88,15 @@ class Evaluation:
             table.add_row(Text("██", style="rgb({},{},{})".format(*colour)), str(row["class"]), *shares)
         return table
 
+    def tables(self) -> list[Table]:
+        """All tables for the terminal: the scores, what was measured besides, and the worst images."""
+        worst = Table(title="Worst images")
+        for heading in ("", "image", "mIoU", "pixels right"):
+            worst.add_column(heading, justify="left" if heading == "image" else "right", overflow="fold")
+        for number, image in enumerate(self.ranking[:WORST], start=1):
+            worst.add_row(str(number), Text(image.name), percent(image.miou), percent(image.pixel_accuracy))
+        return [self.table(), *self.measured.tables(self.classes, self.palette), *([worst] if self.ranking else [])]
+
     def as_dict(self) -> dict[str, Any]:
         """Everything but the matrix and the pictures, ready for JSON; scores that do not exist are `None`."""
         values = self.scores
@@ -136,10 +112,21 @@ class Evaluation:
             "mean_accuracy": or_none(values.mean_accuracy),
             "frequency_weighted_iou": or_none(values.frequency_weighted_iou),
             "per_class": [{key: or_none(value) for key, value in row.items()} for row in self._rows()],
+            **self.measured.as_dict(),
+            "worst_images": without_nan(
+                [
+                    {"name": image.name, "miou": image.miou, "pixel_accuracy": image.pixel_accuracy}
+                    for image in self.ranking[:WORST]
+                ]
+            ),
         }
 
     def save(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Writes ``scores.json``, ``per_class.csv``, ``confusion.csv``, ``confusion.png`` and ``pictures/``.
+        """Writes ``scores.json``, tables (``.csv``), pictures of them (``.png``), and ``pictures/`` of single images.
+
+        There are always ``per_class.csv``, ``confusion.csv``, ``confusion.png`` and ``images.csv``, which lists all
+        images from the worst to the best; ``boundary.csv``, ``sizes.csv``, ``band.csv``, ``calibration.csv`` and
+        ``reliability.png`` where that was measured.
 
         Args:
             out: the folder to write to.
@@ -155,16 +142,19 @@ class Evaluation:
             raise OutputExists(
                 f"{folder} is not empty. Choose another folder, or allow overwriting (overwrite=True, --overwrite)."
             )
-        _write_text(folder / "scores.json", json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
+        write_text(folder / "scores.json", json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
         rows = self._rows()
-        cells = [["" if or_none(value) is None else value for value in row.values()] for row in rows]
-        _write_csv(folder / "per_class.csv", [list(rows[0]), *cells])
+        write_csv(folder / "per_class.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
         counts = self.matrix.tolist()
         named = [[name, *row] for name, row in zip(self.classes, counts, strict=True)]
-        _write_csv(folder / "confusion.csv", [["truth \\ prediction", *self.classes], *named])
+        write_csv(folder / "confusion.csv", [["truth \\ prediction", *self.classes], *named])
         title = f"Share of each true class, in percent (mIoU {percent(self.scores.miou)})"
         draw_confusion(folder / "confusion.png", self.matrix, self.classes, title=title)
-        self._save_samples(folder / "pictures")
+        self.measured.save(folder, self.classes)
+        shown = {sample.name: picture_name(number, sample) for number, sample in enumerate(self.samples, start=1)}
+        images = [[image.name, image.miou, image.pixel_accuracy, shown.get(image.name)] for image in self.ranking]
+        write_csv(folder / "images.csv", [["image", "miou", "pixel_accuracy", "picture"], *images])
+        save_samples(folder / "pictures", self.samples, self.classes, self.palette)
 
     def _rows(self) -> list[dict[str, Any]]:
         values = self.scores
@@ -180,44 +170,3 @@ class Evaluation:
             }
             for index, name in enumerate(self.classes)
         ]
-
-    def _save_samples(self, folder: Path) -> None:
-        # Pictures of an earlier evaluation would pass for this one's.
-        for old in folder.glob("*.png") if folder.is_dir() else ():
-            if re.fullmatch(r"\d\d_.*\.png|overview\.png", old.name):
-                old.unlink()
-        for number, sample in enumerate(self.samples, start=1):
-            sheet = grid([sample.views(self.palette)], titles=TITLES, captions=[sample.caption], cell=(640, 640))
-            file = re.sub(r"[^\w.-]+", "_", sample.name)[:100]
-            save_picture(folder / f"{number:02d}_{file}.png", self._with_legend(sheet, [sample]))
-        if self.samples:
-            sheet = grid(
-                [sample.views(self.palette) for sample in self.samples],
-                titles=TITLES,
-                captions=[sample.caption for sample in self.samples],
-                cell=(320, 320),
-            )
-            save_picture(folder / "overview.png", self._with_legend(sheet, self.samples))
-
-    def _with_legend(self, sheet: Pixels, samples: Iterable[SamplePicture]) -> Pixels:
-        shown: set[int] = set()
-        for sample in samples:
-            shown.update(np.unique(sample.truth).tolist(), np.unique(sample.prediction).tolist())
-        entries = [(self.classes[index], self.palette[index]) for index in sorted(shown) if index < len(self.classes)]
-        if VOID in shown and len(self.classes) <= VOID:
-            entries.append(("void", VOID_COLOUR))
-        names, colours = zip(*entries, strict=True)
-        width = sheet.shape[1]
-        key = legend(names, colours, width=width, size=max(12, min(20, width // 100)))
-        return np.concatenate([sheet, key])
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
-
-
-def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    _write_text(path, buffer.getvalue())

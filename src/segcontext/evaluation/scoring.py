@@ -14,12 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from segcontext.data.dataset import VOID, Dataset
-from segcontext.errors import DataError, LabelError, RecipeError, ShapeError
-from segcontext.evaluation.result import Evaluation, SamplePicture
+from segcontext.data.dataset import Dataset
+from segcontext.errors import DataError, RecipeError
+from segcontext.evaluation.measured import Measured
+from segcontext.evaluation.measures import Measures
+from segcontext.evaluation.result import Evaluation
+from segcontext.evaluation.samples import SamplePicture
+from segcontext.evaluation.tally import ImageScore, Tally, image_matrix
 from segcontext.evaluation.words import listing, percent, plain_names
-from segcontext.inference import Protocol, autocast, device_of, evaluating, predict_labels
-from segcontext.metrics import RankSlice, confusion_matrix, scores
+from segcontext.inference import Protocol, autocast, device_of, evaluating, predict_labels, predict_probabilities
+from segcontext.metrics import RankSlice, confidence, entropy, scores
 from segcontext.pictures import default_palette
 from segcontext.types import Sample
 
@@ -38,7 +42,9 @@ def evaluate(
     progress: bool = True,
     console: Console | None = None,
     pictures: int = 8,
+    worst: int = 0,
     precision: Literal["bf16"] | None = None,
+    measures: Measures | None = None,
 ) -> Evaluation:
     """Scores a network on a data set, at the images' own sizes.
 
@@ -57,7 +63,9 @@ def evaluate(
         console: where it is shown; by default on standard error.
         pictures: how many single images are kept to look at, from the worst to the best, denser among the worst;
             they are predicted a second time, so that the others need not be held in memory.
+        worst: so many of the worst images are kept in any case.
         precision: ``"bf16"`` runs the network under bfloat16 autocast; the scores are float64 either way.
+        measures: what is measured besides the scores of the confusion matrix: boundaries, sizes, calibration.
 
     Returns:
         The evaluation.
@@ -65,14 +73,20 @@ def evaluate(
     Raises:
         DataError: the data set has other classes than the model, or an image has no labels.
         LabelError: labels hold a value that is neither a class nor void.
-        RecipeError: `limit`, `batch` or `precision` is out of range.
+        RecipeError: `limit`, `batch`, `precision` or a number of pictures is out of range.
+
+    Note:
+        Calibration needs probabilities. Where two classes are equally likely but for the rounding of the softmax,
+        another of the two may then be named than without it.
     """
-    protocol = protocol or Protocol.of(model)
-    if batch < 1 or workers < 0 or pictures < 0 or (limit is not None and limit < 1) or precision not in (None, "bf16"):
+    protocol, measures = protocol or Protocol.of(model), measures or Measures()
+    if batch < 1 or min(workers, pictures, worst) < 0 or (limit is not None and limit < 1):
         raise RecipeError(
-            "evaluate needs batch and limit from 1 up, workers and pictures from 0 up, and precision None or 'bf16'; "
-            f"got batch={batch}, limit={limit}, workers={workers}, pictures={pictures}, precision={precision!r}."
+            "evaluate needs batch and limit from 1 up, workers, pictures and worst from 0 up; "
+            f"got batch={batch}, limit={limit}, workers={workers}, pictures={pictures}, worst={worst}."
         )
+    if precision not in (None, "bf16"):
+        raise RecipeError(f"evaluate needs precision None or 'bf16'; got precision={precision!r}.")
     _check_classes(model, dataset)
     if device is not None:
         model.to(device)
@@ -83,28 +97,25 @@ def evaluate(
     # Lists, because images of different sizes do not stack.
     loader = DataLoader(chosen, batch, sampler=share, num_workers=workers, collate_fn=list)
     classes = len(dataset.classes)
-    matrix = torch.zeros(classes, classes, dtype=torch.int64, device=place)
-    found: list[tuple[float, int]] = []
+    tally = Tally(measures, classes, place)
     positions = iter(share)
     hidden = not progress or rank > 0
     start = time.perf_counter()
     with evaluating(model), torch.inference_mode(), autocast(model, precision), _bar(console, hidden=hidden) as bar:
         task = bar.add_task("", total=len(share), note="")
         for samples in loader:
-            for sample, labels in _predict(model, samples, protocol):
-                counts = _count(sample, labels, classes)
-                matrix += counts
-                found.append((scores(counts).miou, next(positions)))
-            bar.update(task, advance=len(samples), note=f"mIoU so far {percent(scores(matrix).miou)}")
-        found = _sum_over_ranks(matrix, found, world)
+            for sample, labels, probabilities in _predict(model, samples, protocol, measures):
+                tally.add(sample, labels, probabilities, next(positions))
+            bar.update(task, advance=len(samples), note=f"mIoU so far {percent(tally.scores.miou)}")
+        tally.sum_over_ranks(world)
         seconds = time.perf_counter() - start
         kept: list[SamplePicture] = []
-        for position in _spread(found, pictures) if rank == 0 else []:
-            (sample, labels), *_ = _predict(model, [chosen[position]], protocol)
-            kept.append(_picture(sample, labels, classes))
+        for position in _positions(tally.images, pictures, worst) if rank == 0 else []:
+            (sample, labels, probabilities), *_ = _predict(model, [chosen[position]], protocol, measures)
+            kept.append(_picture(sample, labels, probabilities, classes))
     return Evaluation(
-        scores=scores(matrix),
-        matrix=matrix.cpu(),
+        scores=tally.scores,
+        matrix=tally.matrix.cpu(),
         classes=tuple(dataset.classes),
         palette=tuple(dataset.palette) or default_palette(classes),
         protocol=protocol,
@@ -113,6 +124,8 @@ def evaluate(
         images=len(chosen),
         seconds=seconds,
         samples=tuple(kept),
+        measured=Measured.of(measures, tally.totals),
+        ranking=tuple(tally.images),
     )
 
 
@@ -147,26 +160,24 @@ def _check_classes(model: nn.Module, dataset: Dataset) -> None:
     )
 
 
-def _predict(model: nn.Module, samples: Sequence[Sample], protocol: Protocol) -> Iterable[tuple[Sample, Tensor]]:
-    """Each sample with its predicted labels, (H, W), on the model's device; images of one size go together."""
+def _predict(
+    model: nn.Module, samples: Sequence[Sample], protocol: Protocol, measures: Measures
+) -> Iterable[tuple[Sample, Tensor, Tensor | None]]:
+    """Each sample with its labels, (H, W), on the model's device, and its probabilities where they are needed."""
+    # Images of one size go together.
     for _, group in groupby(samples, key=lambda sample: tuple(sample.image.shape)):
         members = list(group)
         images = torch.stack([sample.image.as_subclass(Tensor) for sample in members])
-        yield from zip(members, predict_labels(model, images, protocol), strict=True)
+        if measures.calibration:
+            answers = predict_probabilities(model, images, protocol)
+            yield from zip(members, answers.argmax(1), answers, strict=True)
+        else:
+            yield from zip(members, predict_labels(model, images, protocol), [None] * len(members), strict=True)
 
 
-def _count(sample: Sample, labels: Tensor, classes: int) -> Tensor:
-    if sample.mask is None:
-        raise DataError(f"{sample.name} has no labels, without which there are no scores. Choose a split with masks.")
-    try:
-        return confusion_matrix(labels, sample.mask.to(labels.device), classes, ignore_index=VOID)
-    except (LabelError, ShapeError) as error:
-        raise type(error)(f"{sample.name}: {error}") from error
-
-
-def _picture(sample: Sample, labels: Tensor, classes: int) -> SamplePicture:
+def _picture(sample: Sample, labels: Tensor, probabilities: Tensor | None, classes: int) -> SamplePicture:
     assert sample.mask is not None, "it was scored before"
-    values = scores(_count(sample, labels, classes))
+    values = scores(image_matrix(sample, labels, classes))
     return SamplePicture(
         name=sample.name,
         miou=values.miou,
@@ -174,6 +185,8 @@ def _picture(sample: Sample, labels: Tensor, classes: int) -> SamplePicture:
         image=sample.image.permute(1, 2, 0).cpu().numpy(),
         truth=sample.mask.cpu().numpy(),
         prediction=labels.cpu().numpy(),
+        confidence=None if probabilities is None else confidence(probabilities).cpu().numpy(),
+        entropy=None if probabilities is None else entropy(probabilities, normalised=True).cpu().numpy(),
     )
 
 
@@ -183,14 +196,12 @@ def _rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def _sum_over_ranks(matrix: Tensor, found: list[tuple[float, int]], world: int) -> list[tuple[float, int]]:
-    """Sums the matrix in place, and joins the images' scores."""
-    if world == 1:
-        return found
-    torch.distributed.all_reduce(matrix)
-    parts: list[list[tuple[float, int]]] = [[] for _ in range(world)]
-    torch.distributed.all_gather_object(parts, found)
-    return [entry for part in parts for entry in part]
+def _positions(ranking: Sequence[ImageScore], pictures: int, worst: int) -> list[int]:
+    """Positions of the images to keep, from the worst to the best."""
+    scored = [image for image in ranking if not math.isnan(image.miou)]
+    wanted = {image.position for image in scored[:worst]}
+    wanted.update(_spread([(image.miou, image.position) for image in scored], pictures))
+    return [image.position for image in scored if image.position in wanted]
 
 
 def _spread(found: Sequence[tuple[float, int]], wanted: int) -> list[int]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["listing", "or_none", "percent", "plain_names"]
+__all__ = ["listing", "or_none", "percent", "plain_names", "without_nan"]
 
 
 def plain_names(names: Iterable[str]) -> list[str]:
@@ -28,3 +28,12 @@ def percent(share: float) -> str:
 def or_none(value: Any) -> Any:
     """The value, or `None` for a number that JSON does not know."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def without_nan(value: Any) -> Any:
+    """The value, and what dicts and lists in it hold, with `None` for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return or_none(value)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from segcontext.errors import SampleError, ShapeError
 from segcontext.inference.protocol import Protocol
-from segcontext.inference.views import activate, ask, is_whole, rescale, resize, slide
+from segcontext.inference.views import activate, ask, device_of, is_whole, rescale, resize
+from segcontext.inference.windows import slide, slide_labels
 
 __all__ = ["Precision", "autocast", "device_of", "evaluating", "predict_labels", "predict_probabilities"]
 
@@ -67,9 +68,9 @@ def predict_probabilities(model: nn.Module, images: Tensor, protocol: Protocol |
 def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None = None) -> Tensor:
     """Asks a network for the likeliest class of every pixel.
 
-    Where the protocol asks for a single view, which the network sees at once, large images are brought to their size a
-    few classes at a time: logits of all classes at image size, which are by far the largest tensor of a prediction,
-    are never made.
+    Logits of all classes at image size are by far the largest tensor of a prediction. Where the protocol asks for a
+    single view they are never made: a view that the network sees at once is brought to its size a few classes at a
+    time, and windows are added up strip by strip.
 
     Args:
         model: images (B, 3, H, W) → `Output`, such as a `Segmenter`.
@@ -89,10 +90,16 @@ def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None =
         `Output.logits.argmax`.
     """
     protocol = protocol or Protocol.of(model)
-    pixels = _as_floats(images)
-    height, width = int(pixels.shape[-2]), int(pixels.shape[-1])
+    _check(images)
+    height, width = (int(side) for side in images.shape[-2:])
     several = len(protocol.scales) > 1 or protocol.flip
-    if several or not is_whole(_scaled(pixels, protocol.scales[0]), protocol):
+    whole = is_whole(_scaled(images, protocol.scales[0]), protocol)
+    if not several and not whole and protocol.scales == (1.0,):
+        # Windows of bytes become floats one at a time: the floats of a very large image would not fit into memory.
+        with evaluating(model), torch.no_grad():
+            return slide_labels(model, images.detach().as_subclass(Tensor), protocol)
+    pixels = _as_floats(images)
+    if several or not whole:
         return predict_probabilities(model, pixels, protocol).argmax(1)
     with evaluating(model), torch.no_grad():
         view = rescale(pixels.to(device_of(model, images.device)), *_scaled(pixels, protocol.scales[0]))
@@ -166,25 +173,22 @@ def _answer(model: nn.Module, view: Tensor, size: tuple[int, int], protocol: Pro
     return resize(slide(model, view, protocol), size)
 
 
-def device_of(model: nn.Module, otherwise: torch.device) -> torch.device:
-    """Where a model is; `otherwise` for one without parameters and buffers."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return otherwise
-
-
 def _as_floats(images: Tensor) -> Tensor:
+    _check(images)
+    plain = images.detach().as_subclass(Tensor)
+    return plain.float() / 255 if plain.dtype == torch.uint8 else plain.float()
+
+
+def _check(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ShapeError(f"Images have shape (B, 3, H, W), none of them 0; got {tuple(images.shape)}.")
-    plain = images.detach().as_subclass(Tensor)
-    if plain.dtype == torch.uint8:
-        return plain.float() / 255
-    if not plain.is_floating_point():
-        raise ShapeError(f"Images are uint8 in 0..255 or floats in [0, 1], not {plain.dtype}.")
-    low, high = (value.item() for value in plain.aminmax())
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise ShapeError(f"Images are uint8 in 0..255 or floats in [0, 1], not {images.dtype}.")
+    low, high = (value.item() for value in images.detach().as_subclass(Tensor).aminmax())
     if not (low >= 0 and high <= 1):
         raise SampleError(
             f"Float images hold values in [0, 1], but these reach from {low:g} to {high:g}. "
             "Divide by 255 where they are 0..255, and do not normalise: the model does."
         )
-    return plain.float()

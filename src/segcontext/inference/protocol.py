@@ -19,9 +19,16 @@ class Protocol:
 
     Args:
         mode: ``"whole"`` gives the network the whole image; ``"sliding"`` gives it windows of one size, which cover
-            the image and overlap; where windows overlap their answers are averaged with equal weights.
+            the image and overlap; where windows overlap their answers are averaged, see `blend`.
         window: the window, in pixels: its side, or (height, width). Sliding only.
         overlap: share of the window that it has in common with its neighbour, at least; 1/3 in the GALD authors' code.
+        blend: how much a window's answers count where windows overlap: ``"uniform"`` is the same everywhere, as in
+            the GALD authors' code; ``"gaussian"`` falls off from the window's centre with a standard deviation of an
+            eighth of its side (nnU-Net, Isensee et al. 2021), which hides seams.
+        context: where the EM bases of an EMA unit come from when windows slide. ``"window"``: each window finds its
+            own. ``"image"``: they are found once, on a thumbnail of the whole view, and held for all its windows, so
+            that windows share one global context.
+        thumbnail: the longer side of that thumbnail, in pixels; by default the longer side of the window.
         scales: factors by which the image is resized before; the answers are brought back and averaged.
         flip: whether the mirrored image is answered too, at every scale.
         average: what is averaged over windows, scales and flips: ``"probabilities"``, or ``"logits"`` as in the GALD
@@ -45,6 +52,9 @@ class Protocol:
     mode: Literal["whole", "sliding"] = "whole"
     window: int | tuple[int, int] | None = None
     overlap: float = 1 / 3
+    blend: Literal["uniform", "gaussian"] = "uniform"
+    context: Literal["window", "image"] = "window"
+    thumbnail: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     average: Literal["probabilities", "logits"] = "probabilities"
@@ -58,6 +68,8 @@ class Protocol:
             object.__setattr__(self, "window", tuple(self.window))
         for name, choices in (
             ("mode", ("whole", "sliding")),
+            ("blend", ("uniform", "gaussian")),
+            ("context", ("window", "image")),
             ("average", ("probabilities", "logits")),
             ("padding", ("none", "stride_plus_one")),
         ):
@@ -66,6 +78,13 @@ class Protocol:
         if (self.mode == "sliding") != (self.window is not None):
             raise RecipeError(
                 "A window's size goes with mode 'sliding', and mode 'sliding' needs one: set both or none."
+            )
+        if self.mode == "whole" and (self.blend != "uniform" or self.context != "window"):
+            raise RecipeError("blend and context are about windows: they go with mode 'sliding' and a window.")
+        if self.thumbnail is not None and (self.context != "image" or self.thumbnail < 1):
+            raise RecipeError(
+                f"The thumbnail is a side in pixels, from 1 up, and goes with context 'image'; got "
+                f"{self.thumbnail} with context '{self.context}'."
             )
         if self.window is not None and (len(self.sides()) != 2 or min(self.sides()) < 1):
             raise RecipeError(f"The window is a side or (height, width) in pixels, from 1 up, not {self.window!r}.")
@@ -86,6 +105,10 @@ class Protocol:
         if self.mode == "sliding":
             height, width = self.sides()
             parts = [f"sliding window {height}×{width}, overlap {self.overlap:.0%}"]
+            if self.blend == "gaussian":
+                parts.append("gaussian blending")
+            if self.context == "image":
+                parts.append("bases of the whole image")
         views = len(self.scales) * (1 + self.flip)
         if self.scales != (1.0,):
             parts.append(f"scale{'s' * (len(self.scales) > 1)} {', '.join(f'{scale:g}' for scale in self.scales)}")

@@ -1,9 +1,7 @@
-"""One view of an image, whole or in windows: what the network is given, and its answer in the view's own pixels."""
+"""One pass of the network: what it is given, and its answer in the view's own pixels."""
 
 from __future__ import annotations
 
-import math
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -14,7 +12,7 @@ from segcontext.errors import RecipeError
 from segcontext.inference.protocol import Protocol
 from segcontext.types import Output
 
-__all__ = ["Answer", "activate", "ask", "is_whole", "rescale", "resize", "slide"]
+__all__ = ["Answer", "activate", "ask", "device_of", "is_whole", "pad", "rescale", "resize"]
 
 
 class Answer(NamedTuple):
@@ -56,7 +54,7 @@ def ask(model: nn.Module, x: Tensor, protocol: Protocol) -> Answer:
     height, width = int(x.shape[-2]), int(x.shape[-1])
     if protocol.padding == "stride_plus_one":
         stride = protocol.stride or _output_stride(model)
-        x = _pad(model, x, height + (1 - height) % stride, width + (1 - width) % stride)
+        x = pad(model, x, height + (1 - height) % stride, width + (1 - width) % stride)
     return Answer(model(x), (height, width))
 
 
@@ -66,35 +64,6 @@ def is_whole(size: tuple[int, int], protocol: Protocol) -> bool:
         return True
     height, width = protocol.sides()
     return height >= size[0] and width >= size[1]
-
-
-def slide(model: nn.Module, view: Tensor, protocol: Protocol) -> Tensor:
-    """Probabilities or logits of a view, (B, classes, height, width), averaged over its windows."""
-    height, width = protocol.sides()
-    padded = _pad(model, view, max(height, view.shape[-2]), max(width, view.shape[-1]))
-    tops = _starts(padded.shape[-2], height, protocol.overlap)
-    lefts = _starts(padded.shape[-1], width, protocol.overlap)
-    # Equal weights; weights that fall off towards the window's edge would go here.
-    weight = padded.new_ones(height, width)
-    weights = padded.new_zeros(padded.shape[-2:])
-    total: Tensor | None = None
-    for top, left in product(tops, lefts):
-        window = (..., slice(top, top + height), slice(left, left + width))
-        answer = activate(ask(model, padded[window], protocol).logits(), protocol)
-        if total is None:
-            total = answer.new_zeros(*answer.shape[:2], *padded.shape[-2:])
-        total[window] += answer * weight
-        weights[window] += weight
-    assert total is not None, "there is at least one window"
-    return (total / weights)[..., : view.shape[-2], : view.shape[-1]]
-
-
-def _starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin along one side; the last one is shifted inwards to end with the image."""
-    # Without the small term, 768 · (1 − 1/3) would round up to 513.
-    step = max(1, math.ceil(window * (1 - overlap) - 1e-6))
-    count = math.ceil((length - window) / step) + 1
-    return [min(index * step, length - window) for index in range(count)]
 
 
 def activate(logits: Tensor, protocol: Protocol) -> Tensor:
@@ -116,7 +85,7 @@ def rescale(images: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
-def _pad(model: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
+def pad(model: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
     """Extends images to the right and below with the mean colour, which is 0 to the network."""
     if x.shape[-2:] == (height, width):
         return x
@@ -126,6 +95,13 @@ def _pad(model: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
     padded = colour.expand(x.shape[0], 3, height, width).clone()
     padded[..., : x.shape[-2], : x.shape[-1]] = x
     return padded
+
+
+def device_of(model: nn.Module, otherwise: torch.device) -> torch.device:
+    """Where a model is; `otherwise` for one without parameters and buffers."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return otherwise
 
 
 def _output_stride(model: nn.Module) -> int:

@@ -10,11 +10,20 @@ from torch.nn import functional as F
 
 from segcontext.ops.precision import widen
 
-__all__ = ["BasesNorm", "EMAttention", "EMGradient", "EMKernel", "em_attention", "em_responsibilities"]
+__all__ = [
+    "BasesNorm",
+    "EMAttention",
+    "EMGradient",
+    "EMKernel",
+    "WithoutMass",
+    "em_attention",
+    "em_responsibilities",
+]
 
 EMKernel: TypeAlias = Literal["exponential_inner_product", "inner_product", "euclidean", "rbf"]
 BasesNorm: TypeAlias = Literal["l2", "layer_norm", "none"]
 EMGradient: TypeAlias = Literal["none", "last", "all"]
+WithoutMass: TypeAlias = Literal["keep", "published"]
 
 
 class EMAttention(NamedTuple):
@@ -93,6 +102,7 @@ def em_attention(
     norm: BasesNorm = "l2",
     gradient: EMGradient = "none",
     eps: float = 1e-6,
+    without_mass: WithoutMass = "keep",
     keep_history: bool = False,
 ) -> EMAttention:
     r"""Re-estimates pixels from a few bases found by expectation-maximization.
@@ -106,11 +116,14 @@ def em_attention(
         bases: the initial bases, (B, K, C), or (K, C) for the same ones in every image.
         iterations: T ≥ 0. With 0, one E step assigns the pixels to the given bases, which stay as they are.
         kernel: 𝒦 of the E step, see `em_responsibilities`.
-        lam: λ of the E step; λ → ∞ is K-means.
+        lam: λ of the E step; λ → ∞ gives each pixel to one basis: K-means with the RBF kernel and no norm, spherical
+            K-means with the L2 norm.
         norm: how bases are normalised after each M step.
         gradient: what autograd follows. ``"none"``: nothing, the reconstruction is a constant. ``"last"``: the last
             E step and R, with bases and their last M step held constant. ``"all"``: everything.
         eps: added to both denominators (the masses and the lengths).
+        without_mass: what becomes of a basis whose mass Σₙ zₙₖ is at most `eps`: ``"keep"`` leaves it as it was,
+            ``"published"`` follows the formula, as the authors' code does.
         keep_history: whether the responsibilities of every iteration are returned.
 
     Returns:
@@ -122,7 +135,9 @@ def em_attention(
     Note:
         The default ``gradient="none"`` is the authors' published code, whose weights and results it gave: there z
         and μ leave a no-gradient block, so that the reconstruction is a constant to autograd.
-        A basis with no mass (Σₙ zₙₖ ≤ eps) keeps its value; the published code would set it to zero.
+        A basis with no mass (Σₙ zₙₖ ≤ eps) keeps its value. The published code follows the formula: such a basis
+        jumps to the direction of the few pixels that it has, or to zero where it has none at all. That is
+        ``without_mass="published"``, which imported weights need; OpenMMLab's code is the same with ``eps=1e-12``.
 
     Example:
         >>> import torch
@@ -136,6 +151,8 @@ def em_attention(
         raise ValueError(f"gradient must be none, last or all, not {gradient!r}")
     if norm not in ("l2", "layer_norm", "none"):
         raise ValueError(f"norm must be l2, layer_norm or none, not {norm!r}")
+    if without_mass not in ("keep", "published"):
+        raise ValueError(f"without_mass must be keep or published, not {without_mass!r}")
     fits = x.ndim == 3 and (bases.ndim == 2 or (bases.ndim == 3 and bases.shape[0] == x.shape[0]))
     if not fits or x.shape[-1] != bases.shape[-1]:
         raise ValueError(
@@ -160,18 +177,19 @@ def em_attention(
             held = responsibilities if gradient == "all" else responsibilities.detach()
             mass = held.sum(1)
             if iterations > 0:
-                means = _maximize(features if gradient == "all" else constant, held, mass, means, norm, eps)
+                found = _maximize(features if gradient == "all" else constant, held, mass, norm, eps)
+                means = found if without_mass == "published" else torch.where((mass > eps)[..., None], found, means)
         assert responsibilities is not None
         assert mass is not None
         reconstruction = (responsibilities @ means).to(x.dtype)
     return EMAttention(reconstruction, responsibilities, means, mass, torch.stack(history) if keep_history else None)
 
 
-def _maximize(x: Tensor, responsibilities: Tensor, mass: Tensor, bases: Tensor, norm: BasesNorm, eps: float) -> Tensor:
-    """The M step and the normalisation; bases without mass stay."""
+def _maximize(x: Tensor, responsibilities: Tensor, mass: Tensor, norm: BasesNorm, eps: float) -> Tensor:
+    """The M step and the normalisation."""
     means = (responsibilities.mT @ x) / (mass + eps).unsqueeze(-1)
     if norm == "l2":
         means = means / (means.norm(dim=-1, keepdim=True) + eps)
     elif norm == "layer_norm":
         means = F.layer_norm(means, means.shape[-1:])
-    return torch.where((mass > eps).unsqueeze(-1), means, bases)
+    return means

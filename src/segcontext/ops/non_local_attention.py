@@ -27,8 +27,10 @@ def non_local_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: flo
         ValueError: where the tensors do not fit together.
 
     Note:
-        The weights never exist as one N×M tensor where PyTorch has a fused kernel, which it has for D = C; there
-        the softmax and the sums are in float32 inside, also for half-precision inputs.
+        The weights never exist as one N×M tensor where PyTorch has a fused kernel, which it has for D = C. There the
+        logits, the softmax and the sums are in float32 inside, also for half-precision inputs; the weights are rounded
+        to the inputs' precision before they meet the values. The fused kernels have no second derivatives: they take
+        ``with torch.nn.attention.sdpa_kernel(SDPBackend.MATH):``.
 
     Example:
         >>> import torch
@@ -43,5 +45,6 @@ def non_local_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: flo
             f"but they are {tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
         )
     # The single head is an axis of its own because the fused kernels take four dimensions only.
-    query, key, value = (each.mT.unsqueeze(1) for each in (query, key, value))
+    # Without the copy, which costs nothing channels-last, they do not take channels-first maps.
+    query, key, value = (each.mT.contiguous().unsqueeze(1) for each in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1).mT

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from segcontext.ops.precision import widen
 
-__all__ = ["PointBranch", "point_attention"]
+__all__ = ["OutsideWindow", "PointBranch", "point_attention"]
 
 PointBranch: TypeAlias = Literal["collect", "distribute"]
+OutsideWindow: TypeAlias = Literal["nothing", "zero_logit"]
 
 
-def point_attention(features: Tensor, logits: Tensor, *, branch: PointBranch = "collect") -> Tensor:
+def point_attention(
+    features: Tensor, logits: Tensor, *, branch: PointBranch = "collect", outside: OutsideWindow = "nothing"
+) -> Tensor:
     r"""Positions exchange features by weights predicted for each offset between them.
 
     Zhao et al. 2018, eqs. 3-6. Each position p predicts m×m logits :math:`l_p(\Delta)`, one for each offset up to
@@ -24,17 +27,21 @@ def point_attention(features: Tensor, logits: Tensor, *, branch: PointBranch = "
 
     Args:
         features: x, (B, C, h, w).
-        logits: (B, m·m, h, w) with m odd; the cell (i, j) stands for the offset (i - ⌊m/2⌋, j - ⌊m/2⌋).
+        logits: (B, m·m, h, w); the cell (i, j) stands for the offset (i - ⌊(m-1)/2⌋, j - ⌊(m-1)/2⌋).
         branch: which of the two.
+        outside: what positions beyond the window do: ``"nothing"`` exchanges nothing with them, ``"zero_logit"`` gives
+            them the logit 0 in the softmax.
 
     Returns:
         (B, C, h, w), in the dtype of the features.
 
     Raises:
-        ValueError: where the maps do not fit together or the cells are no odd square.
+        ValueError: where the maps do not fit together or the cells are no square.
 
     Note:
-        Any map size will do: positions beyond the window exchange nothing, and cells beyond the map go unused.
+        Any map size will do: positions beyond the window exchange nothing, and cells beyond the map go unused. The
+        published code and OpenMMLab's give positions beyond the window the logit 0. An even m, which OpenMMLab uses on
+        ADE20K, reaches one row and column further down and right than up and left.
         The weights are one N×N tensor for each image, N = h·w. Softmax and sums are in float32 or wider.
 
     Example:
@@ -43,8 +50,8 @@ def point_attention(features: Tensor, logits: Tensor, *, branch: PointBranch = "
         torch.Size([1, 8, 4, 6])
     """
     side = round(logits.shape[1] ** 0.5)
-    if side**2 != logits.shape[1] or side % 2 == 0:
-        raise ValueError(f"the logits need an odd square of cells (1, 9, 25, …), but have {logits.shape[1]}")
+    if side**2 != logits.shape[1] or side == 0:
+        raise ValueError(f"the logits need a square of cells (1, 9, 25, …), but have {logits.shape[1]}")
     if features.ndim != 4 or features.shape[::2] != logits.shape[::2] or features.shape[3] != logits.shape[3]:
         raise ValueError(
             "expected features (B, C, h, w) and logits (B, m·m, h, w), "
@@ -52,8 +59,10 @@ def point_attention(features: Tensor, logits: Tensor, *, branch: PointBranch = "
         )
     if branch not in ("collect", "distribute"):
         raise ValueError(f"branch must be collect or distribute, not {branch!r}")
+    if outside not in ("nothing", "zero_logit"):
+        raise ValueError(f"outside must be nothing or zero_logit, not {outside!r}")
     with torch.autocast(features.device.type, enabled=False):
-        pairs = _by_pair(widen(logits), side)
+        pairs = _by_pair(widen(logits), side, float("-inf") if outside == "nothing" else 0.0)
         # Owners lie along dim 1, the positions that they look at along dim 2. Collecting, the owner is the one that
         # draws, distributing, it is the source: so the same table is read the other way round.
         weights = pairs.softmax(2) if branch == "collect" else pairs.softmax(1).mT
@@ -61,14 +70,15 @@ def point_attention(features: Tensor, logits: Tensor, *, branch: PointBranch = "
         return drawn.to(features.dtype).reshape(features.shape)
 
 
-def _by_pair(logits: Tensor, side: int) -> Tensor:
-    """The logit of each (owner, other) pair, (B, N, N); minus infinity where the other is outside the window."""
+def _by_pair(logits: Tensor, side: int, beyond: float) -> Tensor:
+    """The logit of each (owner, other) pair, (B, N, N); `beyond` where the other is outside the window."""
     height, width = logits.shape[2:]
     rows = torch.arange(height, device=logits.device).repeat_interleave(width)
     columns = torch.arange(width, device=logits.device).repeat(height)
-    down = rows[None, :] - rows[:, None] + side // 2
-    across = columns[None, :] - columns[:, None] + side // 2
+    half = (side - 1) // 2
+    down = rows[None, :] - rows[:, None] + half
+    across = columns[None, :] - columns[:, None] + half
     inside = (down >= 0) & (down < side) & (across >= 0) & (across < side)
     cells = (down * side + across).where(inside, 0)
     windows = logits.flatten(2).mT
-    return windows.gather(2, cells.expand(len(logits), -1, -1)).masked_fill(~inside, float("-inf"))
+    return windows.gather(2, cells.expand(logits.shape[0], -1, -1)).masked_fill(~inside, beyond)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +16,19 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 
 from segcontext.checkpoint import load_tensors, read_state, weight_file
 from segcontext.data import Dataset, class_frequencies, class_weights, open_dataset
-from segcontext.errors import CheckpointError, OutputExists, RecipeError
+from segcontext.errors import CheckpointError, RecipeError, SegContextError, ShapeError
 from segcontext.evaluation import listing, plain_names
+from segcontext.inference import Protocol, evaluating
 from segcontext.layers import Normalize
+from segcontext.model import Segmenter
 from segcontext.recipe import Recipe
 from segcontext.training.callbacks import Bar, Keeper, Log
+from segcontext.training.folder import BEFORE, check_free, check_same, prepare
 from segcontext.training.report import write_report
 from segcontext.training.state import Progress, load_optimizer, load_state, read_training
 from segcontext.training.streams import Streams, next_validation
@@ -37,24 +39,6 @@ from segcontext.zoo import build
 __all__ = ["Result", "is_primary", "train"]
 
 logger = logging.getLogger(__name__)
-
-#: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
-EXECUTION_KEYS = frozenset({"workers", "devices", "accelerator", "checkpoint_every", "data"})
-
-
-#: What a run writes into its folder, and all that is deleted where an earlier run is replaced.
-WRITTEN = (
-    "recipe.yaml",
-    "state.safetensors",
-    "metrics.csv",
-    "report.md",
-    "curves.png",
-    "explained_*.png",
-    "tensorboard",
-    "validation",
-    "weights/best.safetensors",
-    "weights/last.safetensors",
-)
 
 
 class Result(NamedTuple):
@@ -87,7 +71,8 @@ def train(
 
     The folder holds ``recipe.yaml`` (every key), ``weights/best.safetensors`` and ``weights/last.safetensors`` (each
     enough to use the network), ``state.safetensors`` (to resume), ``metrics.csv``, TensorBoard events, the
-    validation's tables and pictures, and ``report.md``.
+    validation's tables and pictures, and ``report.md``. A recipe that comes after another one trains that first, into
+    the folder ``before``.
 
     Args:
         recipe: what to do.
@@ -108,11 +93,11 @@ def train(
     """
     folder = Path(out)
     console = console or Console(quiet=True)
-    data = open_dataset(recipe.data, recipe.train_split, dataset=recipe.dataset)
-    val = open_dataset(recipe.data, recipe.val_split, dataset=recipe.dataset)
+    data = open_dataset(recipe.data_path, recipe.train_split, dataset=recipe.dataset)
+    val = open_dataset(recipe.data_path, recipe.val_split, dataset=recipe.dataset)
     resumable = resume and (folder / "state.safetensors").is_file()
     if resumable:
-        _check_same(recipe, folder)
+        check_same(recipe, folder)
     total = max(1, math.ceil(recipe.epochs * len(data) / recipe.batch)) if recipe.epochs else recipe.steps
     every = recipe.val_every or max(1, total // 10)
     devices, nodes = _processes(recipe)
@@ -122,15 +107,20 @@ def train(
             "batch. freeze_bn: true makes the number of processes irrelevant.",
             devices * nodes,
         )
+    _check_test_protocol(recipe)
     task = _make_task(recipe, data, total)
+    if recipe.after and not resumable:
+        _train_before(recipe, folder, resume=resume, overwrite=overwrite, console=console)
     progress = Progress(total=total)
     state = None
     if resumable:
         state, progress = read_training(folder / "state.safetensors")
         load_state(state, task, source=str(folder / "state.safetensors"))
         task.step = progress.step
+    elif recipe.after:
+        _start_from(task, recipe, weight_file(folder / BEFORE, "last"))
     elif recipe.init:
-        _start_from(task, recipe)
+        _start_from(task, recipe, weight_file(recipe.init))
     normalize = task.model.normalize
     assert isinstance(normalize, Normalize)
     mean = normalize.mean.flatten().tolist()
@@ -151,7 +141,7 @@ def train(
         trainer = _trainer(recipe, folder, progress, stretches, devices * nodes, nodes, console)
         # Nothing of an earlier run is touched before everything that could be wrong with this one has been built.
         if is_primary() and not resumable:
-            _prepare(folder, recipe, overwrite=overwrite, resume=resume)
+            prepare(folder, recipe, overwrite=overwrite, resume=resume)
         if (
             progress.step
             and progress.validated < progress.step
@@ -170,15 +160,44 @@ def train(
     return Result(folder, progress.step, progress.best, progress.best_step, progress.seconds)
 
 
+def _check_test_protocol(recipe: Recipe) -> None:
+    """Refuses values that would only be noticed once the run is evaluated."""
+    asked = {name: value for name, value in recipe.test_protocol.items() if name not in ("output_stride", "iterations")}
+    if "window" in asked:
+        asked.setdefault("mode", "sliding")
+    try:
+        Protocol(**asked)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"The recipe's test_protocol is off: {error}") from error
+
+
 def _make_task(recipe: Recipe, dataset: Dataset, total: int) -> Task:
     """The network, drawn from the recipe's seed without touching the global random state, and its task."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = build(recipe.model, len(dataset.classes), recipe.network())
+        model = _build(recipe, len(dataset.classes))
     model.classes, model.palette, model.padding = tuple(dataset.classes), tuple(dataset.palette), recipe.padding
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return Task(model, recipe, total_steps=total, class_weights=_weights(recipe, dataset))
+
+
+def _build(recipe: Recipe, classes: int) -> Segmenter:
+    """The network, tried on a small image, so that nothing is begun or replaced for one that cannot work."""
+    height, width = (min(side, 65) for side in recipe.crop_size)
+    try:
+        model = build(recipe.model, classes, recipe.network())
+        # A backbone of one size takes no other, and its own would take long.
+        with evaluating(model), torch.no_grad(), contextlib.suppress(ShapeError):
+            model(torch.zeros(1, 3, height, width))
+    except SegContextError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, IndexError) as error:
+        raise RecipeError(
+            f"The recipe's network cannot be built or run: {error}. Check the values of model_options, "
+            "aggregation_options and distribution_options."
+        ) from error
+    return model
 
 
 def _weights(recipe: Recipe, dataset: Dataset) -> Tensor | None:
@@ -194,10 +213,22 @@ def _weights(recipe: Recipe, dataset: Dataset) -> Tensor | None:
     return class_weights(class_frequencies(dataset), method=recipe.class_weights)
 
 
-def _start_from(task: Task, recipe: Recipe) -> None:
+def _train_before(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, console: Console) -> None:
+    """Trains what the recipe comes after, unless an earlier start of this run has done so."""
+    first = recipe.before()
+    assert first is not None
+    if is_primary():
+        check_free(folder, recipe, overwrite=overwrite, resume=resume)
+    # The report is the last thing that a run writes.
+    if resume and (folder / BEFORE / "report.md").is_file():
+        console.print(f"{escape(str(recipe.after))} has been trained already.", highlight=False, soft_wrap=True)
+        return
+    console.print(f"First {escape(str(recipe.after))}", highlight=False, soft_wrap=True)
+    train(first, folder / BEFORE, resume=resume, overwrite=overwrite, console=console)
+
+
+def _start_from(task: Task, recipe: Recipe, path: Path) -> None:
     """Takes the weights of another run."""
-    assert recipe.init is not None
-    path = weight_file(recipe.init)
     tensors, info = read_state(path, kind="model")
     trained, given = [str(name) for name in info.get("classes", ())], task.model.classes
     if recipe.init_classifier and trained and plain_names(trained) != plain_names(given):
@@ -278,43 +309,6 @@ def _on_gpu(recipe: Recipe) -> bool:
 def is_primary() -> bool:
     """Whether this process is the first of its run, also before Lightning has set up the others."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
-
-
-def _prepare(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
-    """Makes the folder ready for a new run; of an earlier one only what runs write is deleted, and only as allowed."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputExists(f"{folder} is a file, but a folder is needed for the run: choose another name.")
-    if folder.is_dir() and any(folder.iterdir()):
-        unfinished = resume and (folder / "recipe.yaml").is_file() and not (folder / "weights").exists()
-        if resume and not unfinished and not overwrite:
-            raise OutputExists(
-                f"{folder} holds no state.safetensors to go on from, but other things. Choose another folder, start "
-                f"from its weights (--init {folder}), or allow an earlier run to be replaced (--overwrite)."
-            )
-        if not overwrite and not unfinished:
-            raise OutputExists(
-                f"{folder} is not empty. Go on with that run (--resume), choose another folder, or allow it to be "
-                "replaced (--overwrite)."
-            )
-        if not (folder / "recipe.yaml").is_file():
-            raise OutputExists(f"{folder} holds no earlier run, so it is not replaced: choose another folder.")
-        for pattern in WRITTEN:
-            for path in folder.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    header = "Every key of this run. Repeat it: segcontext train --config recipe.yaml --out FOLDER"
-    recipe.save(folder / "recipe.yaml", header=header)
-
-
-def _check_same(recipe: Recipe, folder: Path) -> None:
-    """A resumed run may be executed otherwise, but not become another run."""
-    before, now = dataclasses.asdict(Recipe.load(folder / "recipe.yaml")), dataclasses.asdict(recipe)
-    changed = [key for key in now if now[key] != before[key] and key not in EXECUTION_KEYS]
-    if changed:
-        listed = "; ".join(f"{key}: {before[key]} → {now[key]}" for key in changed)
-        raise RecipeError(
-            f"The run in {folder} had another recipe ({listed}). Resume it with its own, or start a new run elsewhere."
-        )
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
 from segcontext.data import Caught, Dataset, PositionBatches, TrainingStream, TrainTransform, training_loader
+from segcontext.data.stream import outlive_signals
 from segcontext.evaluation import spread
 from segcontext.metrics import RankSlice
 from segcontext.recipe import Recipe
@@ -93,6 +94,7 @@ class Streams(pl.LightningDataModule):
             sampler=RankSlice(images, rank=self.trainer.global_rank, world=self.trainer.world_size),
             num_workers=min(self.recipe.workers, 2),
             collate_fn=_as_is,
+            worker_init_fn=outlive_signals,
         )
 
 

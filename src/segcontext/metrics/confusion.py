@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torchmetrics
 from torch import Tensor
-from torch.utils.data import Sampler
 
-from segcontext.errors import LabelError, ShapeError
+from segcontext.errors import ShapeError
+from segcontext.metrics.labels import Labels, as_integers, check_range, check_shapes
 
-__all__ = ["ConfusionMatrix", "RankSlice", "Scores", "confusion_matrix", "scores"]
-
-Labels = Tensor | npt.NDArray[np.integer]
+__all__ = ["ConfusionMatrix", "Scores", "confusion_matrix", "scores"]
 
 
 def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ignore_index: int = 255) -> Tensor:
@@ -39,43 +34,15 @@ def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ig
         >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 255]), 2).tolist()
         [[1, 1], [0, 0]]
     """
-    truth = _as_integers(target, "The target")
-    predicted = _as_integers(prediction, "The prediction").to(truth.device)
-    if predicted.shape != truth.shape:
-        raise ShapeError(
-            f"Prediction and target must have one shape, but have {tuple(predicted.shape)} and {tuple(truth.shape)}. "
-            "Bring the prediction to the size of the labels first."
-        )
+    truth = as_integers(target, "The target")
+    predicted = as_integers(prediction, "The prediction").to(truth.device)
+    check_shapes(predicted, truth)
     valid = truth != ignore_index
     truth, predicted = truth[valid], predicted[valid]
-    _check_range(truth, num_classes, "The target", f" (or {ignore_index} for void)")
-    _check_range(predicted, num_classes, "The prediction", "")
+    check_range(truth, num_classes, "The target", f" (or {ignore_index} for void)")
+    check_range(predicted, num_classes, "The prediction", "")
     counts = torch.bincount(truth * num_classes + predicted, minlength=num_classes**2)
     return counts.view(num_classes, num_classes)
-
-
-def _as_integers(labels: Labels, what: str) -> Tensor:
-    if isinstance(labels, np.ndarray):
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise ShapeError(f"{what} must hold integers, not {labels.dtype}.")
-        # PyTorch has no arithmetic for most unsigned types; int64 holds every label.
-        return torch.from_numpy(labels.astype(np.int64))
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ShapeError(f"{what} must hold integers, not {labels.dtype}. Scores need an argmax over the classes.")
-    # A plain tensor: subclasses such as tv_tensors only slow the counting down.
-    return labels.detach().as_subclass(Tensor).long()
-
-
-def _check_range(labels: Tensor, num_classes: int, what: str, besides: str) -> None:
-    if labels.numel() == 0:
-        return
-    low, high = (int(value) for value in labels.aminmax())
-    if low < 0 or high >= num_classes:
-        wrong = low if low < 0 else high
-        raise LabelError(
-            f"{what} may hold 0..{num_classes - 1}{besides}, but holds {wrong}. "
-            "Check the number of classes, and how the labels are encoded."
-        )
 
 
 class Scores(NamedTuple):
@@ -183,32 +150,3 @@ class ConfusionMatrix(torchmetrics.Metric):
             int64, (classes, classes), rows truth, columns prediction.
         """
         return self.matrix.clone()
-
-
-class RankSlice(Sampler[int]):
-    """Deals the samples out to the ranks in turn, in order, each sample exactly once.
-
-    Note:
-        PyTorch's `DistributedSampler` repeats samples until all ranks have as many; scores would count those twice.
-        Here the ranks may differ by one sample, so do nothing collective inside the loop over batches.
-
-    Args:
-        source: the data set, or anything with a length.
-        rank: this process.
-        world: how many processes there are.
-
-    Example:
-        >>> list(RankSlice(range(5), rank=1, world=2))
-        [1, 3]
-    """
-
-    def __init__(self, source: Sized, *, rank: int = 0, world: int = 1) -> None:
-        if not 0 <= rank < world:
-            raise ShapeError(f"Ranks run from 0 to {world - 1} in a group of {world}, but rank {rank} was given.")
-        self.indices = range(rank, len(source), world)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)

@@ -1,0 +1,107 @@
+"""The folder of a run: what may be in it, what is replaced, and whether a run goes on as it began."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from segcontext.errors import OutputExists, RecipeError
+from segcontext.recipe import Recipe
+
+__all__ = ["BEFORE", "check_free", "check_same", "prepare"]
+
+#: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
+EXECUTION_KEYS = frozenset(
+    {"workers", "devices", "accelerator", "checkpoint_every", "data", "data_root", "after", "test_protocol"}
+)
+
+#: Where the run that a run comes after lies in its folder.
+BEFORE = "before"
+
+
+#: What a run writes into its folder, and all that is deleted where an earlier run is replaced.
+WRITTEN = (
+    "recipe.yaml",
+    "state.safetensors",
+    "metrics.csv",
+    "report.md",
+    "curves.png",
+    "explained_*.png",
+    "tensorboard",
+    "validation",
+    "weights/best.safetensors",
+    "weights/last.safetensors",
+)
+
+
+def prepare(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
+    """Makes the folder ready for a new run; of an earlier one only what runs write is deleted, and only as allowed.
+
+    Args:
+        folder: the run folder.
+        recipe: the new run's recipe, which is written there.
+        overwrite: whether an earlier run may be deleted.
+        resume: whether a run that had not saved anything yet may be started anew.
+
+    Raises:
+        OutputExists: the folder holds anything else.
+    """
+    check_free(folder, recipe, overwrite=overwrite, resume=resume)
+    for pattern in WRITTEN:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    header = "Every key of this run. Repeat it: segcontext train --config recipe.yaml --out FOLDER"
+    recipe.save(folder / "recipe.yaml", header=header)
+
+
+def check_free(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
+    """Refuses a folder that holds anything but what a new run of this recipe may find or replace there.
+
+    Args:
+        folder: as for `prepare`.
+        recipe: as there.
+        overwrite: as there.
+        resume: as there.
+
+    Raises:
+        OutputExists: the folder holds anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputExists(f"{folder} is a file, but a folder is needed for the run: choose another name.")
+    own = {BEFORE} if recipe.after and (resume or overwrite or (folder / BEFORE / "report.md").is_file()) else set()
+    if not folder.is_dir() or all(path.name in own for path in folder.iterdir()):
+        return
+    unfinished = resume and (folder / "recipe.yaml").is_file() and not (folder / "weights").exists()
+    if resume and not unfinished and not overwrite:
+        raise OutputExists(
+            f"{folder} holds no state.safetensors to go on from, but other things. Choose another folder, start "
+            f"from its weights (--init {folder}), or allow an earlier run to be replaced (--overwrite)."
+        )
+    if not overwrite and not unfinished:
+        raise OutputExists(
+            f"{folder} is not empty. Go on with that run (--resume), choose another folder, or allow it to be replaced "
+            "(--overwrite)."
+        )
+    if not (folder / "recipe.yaml").is_file():
+        raise OutputExists(f"{folder} holds no earlier run, so it is not replaced: choose another folder.")
+
+
+def check_same(recipe: Recipe, folder: Path) -> None:
+    """A resumed run may be executed otherwise, but not become another run.
+
+    Args:
+        recipe: what is asked for.
+        folder: the run folder, with the recipe that it began with.
+
+    Raises:
+        RecipeError: the two differ in what comes out; it names the keys.
+    """
+    before, now = dataclasses.asdict(Recipe.load(folder / "recipe.yaml")), dataclasses.asdict(recipe)
+    changed = [key for key in now if now[key] != before[key] and key not in EXECUTION_KEYS]
+    if changed:
+        listed = "; ".join(f"{key}: {before[key]} → {now[key]}" for key in changed)
+        raise RecipeError(
+            f"The run in {folder} had another recipe ({listed}). Resume it with its own, or start a new run elsewhere."
+        )
