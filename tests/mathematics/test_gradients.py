@@ -132,7 +132,7 @@ def test_whole_networks_by_finite_differences(name):
     ids=["compact", "double", "em", "local", "non_local", "point"],
 )
 def test_every_function_has_second_derivatives(function, shapes):
-    """The differentiated gradient, by finite differences again. PyTorch's fused attention has none, its plain one has."""
+    """The differentiated gradient, by finite differences again; PyTorch's fused attention has none."""
     given = [each.requires_grad_() for each in draw(0, *shapes)]
     with sdpa_kernel(SDPBackend.MATH):
         assert torch.autograd.gradgradcheck(function, given, atol=1e-4)

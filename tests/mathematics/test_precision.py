@@ -35,6 +35,7 @@ from segcontext.ops import (
 from segcontext.zoo import build as build_network
 
 U = 2.0**-8
+FUSED = "non_local, as many values"
 
 # For each module: under autocast, and with weights and maps cast to bfloat16 as a whole.
 BOUNDS = {
@@ -88,7 +89,6 @@ def functions(pixels):
 
 
 NAMES = tuple(functions((1, 1)))
-FUSED = "non_local, as many values"
 
 
 def assert_rounded_once(found, exact, times=1.0):
