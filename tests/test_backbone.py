@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from segcontext import backbone as module
 from segcontext import backbone_weights
 from segcontext.backbone import Backbone
+from segcontext.backbone_creation import pick
 from segcontext.backbone_dilations import refuse_other_stride
 from segcontext.errors import PretrainedUnavailable, RecipeError, ShapeError, WeightsError
 from segcontext.types import Features
@@ -227,7 +227,7 @@ def test_the_maps_of_a_vision_transformer_come_from_three_depths():
     assert low.shape == auxiliary.shape == deep.shape == (1, backbone.channels[2], 3, 4)
     assert not torch.equal(low, auxiliary)
     assert not torch.equal(auxiliary, deep)
-    assert module._pick([16] * 12, 4) == (2, 8, 11)
+    assert pick([16] * 12, 4) == (2, 8, 11)
 
 
 def test_maps_equal_those_of_timms_own_feature_model():

@@ -1,19 +1,18 @@
 """The backbone: any timm feature model, image in, three channels-first maps out.
 
 The papers use deep-stem ResNets (`resnet50s`, `resnet101s`, `resnet152s` in timm) whose last stages are dilated instead
-of strided. This file asks timm for the network, sets the dilations that timm has no option for, picks the three maps,
-and freezes what none of them depends on; `segcontext.backbone_weights` loads the weights.
+of strided. `segcontext.backbone_creation` asks timm for the network, `segcontext.backbone_dilations` sets the dilations
+that timm has no option for, `segcontext.backbone_weights` loads the weights; this file puts them together and freezes
+what none of the three maps depends on.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segcontext import backbone_weights
+from segcontext.backbone_creation import create, pick
 from segcontext.backbone_dilations import set_dilations
 from segcontext.errors import RecipeError, ShapeError
 from segcontext.types import Features
@@ -29,23 +29,6 @@ from segcontext.types import Features
 __all__ = ["Backbone", "is_resnet"]
 
 _logger = logging.getLogger(__name__)
-
-# What timm's families take to accept images of any size, most faithful first; the last is for those that cannot.
-_ANY_SIZE: Final[tuple[dict[str, Any], ...]] = (
-    {"strict_img_size": False, "always_partition": True},
-    {"dynamic_img_size": True},
-    {"strict_img_size": False},
-    {},
-)
-
-
-# What this file sets itself, and whatever has timm read files, which it does not do as safely for all of them.
-_RESERVED: Final = frozenset(
-    {
-        *("pretrained", "output_stride", "features_only", "in_chans", "num_classes", "scriptable", "exportable"),
-        *("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict"),
-    }
-)
 
 
 def is_resnet(name: str) -> bool:
@@ -162,10 +145,10 @@ class Backbone(nn.Module):
             raise RecipeError(f"low_stride must be 2 or 4, not {low_stride!r}.")
         self.name = name
         self.in_channels = 3
-        self.net, self._fixed_size = _build(name, output_stride, dict(timm_options or {}))
+        self.net, self._fixed_size = create(name, output_stride, dict(timm_options or {}))
         info = self.net.feature_info
         reductions = [int(stage["reduction"]) for stage in info]
-        picks = _pick(reductions, low_stride)
+        picks = pick(reductions, low_stride)
         low, auxiliary, deep = picks
         self.channels = (int(info[low]["num_chs"]), int(info[auxiliary]["num_chs"]), int(info[deep]["num_chs"]))
         self.strides = (reductions[low], reductions[auxiliary], reductions[deep])
@@ -287,50 +270,3 @@ class Backbone(nn.Module):
                 for feature, stride in zip((low, auxiliary, deep), self.strides, strict=True)
             )
         return Features(low=low, auxiliary=auxiliary, deep=deep)
-
-
-def _build(name: str, output_stride: int, options: dict[str, Any]) -> tuple[Any, tuple[int, int] | None]:
-    """The untrained timm network, and the one image size it takes where it takes no other."""
-    if output_stride not in (8, 16, 32):
-        raise RecipeError(f"output_stride must be 8, 16 or 32, not {output_stride!r}.")
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
-        hint = f" The nearest names are: {', '.join(near)}." if near else ""
-        raise RecipeError(f"backbone '{name}' is not a timm model.{hint} timm.list_models() lists all of them.")
-    try:
-        cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError as error:
-        raise RecipeError(f"timm has no backbone '{name}': {error} Leave the part after the dot out.") from error
-    fixed_size: Any = cfg.input_size[-2:] if cfg is not None and cfg.fixed_input_size else None
-    strides: list[dict[str, Any]] = [{}]
-    if output_stride != 32:
-        # timm's MobileNetV3 takes an output stride in its feature form alone.
-        strides = [{"output_stride": output_stride}, {"output_stride": output_stride, "features_only": True}, {}]
-    reserved = sorted(_RESERVED & set(options))
-    if reserved:
-        raise RecipeError(
-            f"timm_options must not set {', '.join(reserved)}: the backbone sets that itself, from its own options, "
-            "and reads weights from the file in `weights` alone."
-        )
-    refusal: Exception | None = None
-    for stride, size in itertools.product(strides, _ANY_SIZE if fixed_size else ({},)):
-        try:
-            net = timm.create_model(name, pretrained=False, **options, **stride, **size)
-        except (TypeError, AssertionError, NotImplementedError) as error:
-            # timm has no list of the options that a family takes; one it does not know is refused at once.
-            refusal = error
-            continue
-        if "features_only" not in stride and not hasattr(net, "prune_intermediate_layers"):
-            raise RecipeError(f"backbone '{name}' gives no feature maps in timm {timm.__version__}. Choose another.")
-        return net, None if size else fixed_size
-    given = f" with the timm_options {options}" if options else ""
-    raise RecipeError(f"timm cannot build backbone '{name}'{given}: {refusal}") from refusal
-
-
-def _pick(reductions: Sequence[int], low_stride: int) -> tuple[int, int, int]:
-    """The indices of the low, auxiliary and deep map, given the stride of each of the network's maps."""
-    last = len(reductions) - 1
-    if len(set(reductions)) == 1:
-        return max(0, len(reductions) // 4 - 1), max(0, 3 * len(reductions) // 4 - 1), last
-    finest = min((stride for stride in reductions if stride >= low_stride), default=reductions[last])
-    return reductions.index(finest), max(0, last - 1), last

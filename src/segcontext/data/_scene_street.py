@@ -17,14 +17,25 @@ from segcontext.data._scene_canvas import (
     TREE,
     Canvas,
     Material,
-    Point,
     Span,
-    Spots,
     Tint,
     mix,
 )
 from segcontext.data._scene_canvas import (
     scale as scaled,
+)
+from segcontext.data._scene_paints import (
+    BODY,
+    DARK,
+    DISC,
+    GLASS,
+    GREEN,
+    MATERIALS,
+    PAINTS,
+    RED,
+    SIGNS,
+    WHITE,
+    YELLOW,
 )
 
 __all__ = ["Street"]
@@ -32,45 +43,6 @@ __all__ = ["Street"]
 Grid: TypeAlias = tuple[float, float, float, float]
 
 _FAR = 105.0
-_WHITE: Tint = (0.93, 0.93, 0.91)
-_DARK: Tint = (0.09, 0.09, 0.1)
-_GLASS: Tint = (0.24, 0.29, 0.34)
-_RED, _YELLOW, _GREEN = (0.78, 0.1, 0.1), (0.88, 0.68, 0.12), (0.15, 0.85, 0.45)
-# Roads, pavements and walls draw from one list, so that what a colour or a texture means is a matter of the scene:
-# colour, roughness, and the distance between seams in metres.
-_MATERIALS: tuple[tuple[Tint, float, float], ...] = (
-    ((0.33, 0.33, 0.35), 0.15, 0.0),
-    ((0.56, 0.55, 0.52), 0.08, 1.8),
-    ((0.5, 0.47, 0.43), 0.1, 0.7),
-    ((0.5, 0.31, 0.25), 0.15, 0.35),
-    ((0.62, 0.53, 0.4), 0.1, 0.9),
-    ((0.41, 0.39, 0.38), 0.22, 0.24),
-    ((0.72, 0.69, 0.62), 0.05, 0.0),
-)
-# Cars, clothes, awnings and signs share these for the same reason.
-_PAINTS: tuple[Tint, ...] = (
-    _RED, (0.1, 0.2, 0.6), (0.85, 0.65, 0.1), (0.1, 0.4, 0.25), (0.5, 0.12, 0.15), (0.2, 0.5, 0.7), (0.85, 0.4, 0.1),
-    (0.1, 0.1, 0.1), (0.3, 0.3, 0.31), (0.6, 0.6, 0.63), (0.85, 0.85, 0.85),
-)  # fmt: skip
-_DISC = tuple((math.cos(i * math.pi / 8), math.sin(i * math.pi / 8)) for i in range(16))
-_SQUARE = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
-_DIAMOND = ((-1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, -1.0))
-_TRIANGLE = ((-1.0, -0.6), (1.0, -0.6), (0.0, 1.1))
-# Each sign is painted in layers: outline, half width and half height in metres, colour (None: one of the paints).
-_SIGNS: dict[str, tuple[tuple[Spots, float, float, Tint | None], ...]] = {
-    "ban": ((_DISC, 0.36, 0.36, _RED), (_DISC, 0.24, 0.24, _WHITE)),
-    "warning": ((_TRIANGLE, 0.45, 0.45, _RED), (_TRIANGLE, 0.25, 0.25, _WHITE)),
-    "priority": ((_DIAMOND, 0.46, 0.46, _WHITE), (_DIAMOND, 0.36, 0.36, _YELLOW)),
-    "notice": ((_SQUARE, 0.34, 0.34, None), (_SQUARE, 0.2, 0.08, _WHITE)),
-    "board": ((_SQUARE, 0.62, 0.36, None), (_SQUARE, 0.45, 0.07, _WHITE)),
-    "lights": ((_SQUARE, 0.18, 0.46, _DARK),),
-}
-# One half of a person of height 1: the part (0 trousers, 1 coat), and across, up, how far it moves with the stride.
-_BODY: tuple[tuple[int, tuple[Point, ...]], ...] = (
-    (0, ((-0.02, 0.5, 0), (0.075, 0.5, 0), (0.07, 0, 1), (0.0, 0, 1))),
-    (1, ((0.08, 0.83, 0), (0.13, 0.8, 0), (0.18, 0.46, 0.7), (0.13, 0.45, 0.7))),
-    (1, ((-0.005, 0.84, 0), (0.1, 0.82, 0), (0.1, 0.45, 0), (-0.005, 0.45, 0))),
-)
 
 
 class Street(Canvas):
@@ -85,7 +57,7 @@ class Street(Canvas):
         self.stand = on_foot if draw.random() < 0.2 else self.half * draw.uniform(-0.6, 0.6)
         start = draw.uniform(14, 45) if draw.random() < 0.4 else 1e6
         self.crossing = (start, start + draw.uniform(6, 11))
-        self.paints = draw.sample(_PAINTS, 5)
+        self.paints = draw.sample(PAINTS, 5)
         self.stones = [self._material() for _ in range(4)]
         self.metal = draw.choice(((0.35, 0.36, 0.38), (0.16, 0.19, 0.18), (0.5, 0.5, 0.48)))
         asphalt, busy = self._material(0), draw.uniform(0.3, 1)
@@ -117,7 +89,7 @@ class Street(Canvas):
 
     def _material(self, which: int | None = None) -> Material:
         draw = self.draw
-        colour, rough, period = _MATERIALS[draw.randrange(len(_MATERIALS)) if which is None else which]
+        colour, rough, period = MATERIALS[draw.randrange(len(MATERIALS)) if which is None else which]
         tone = draw.uniform(0.75, 1.25)
         red, green, blue = (part * tone * draw.uniform(0.94, 1.06) for part in colour)
         return (red, green, blue), rough, period
@@ -179,7 +151,7 @@ class Street(Canvas):
         for across, ys, glass in self._windows(deep, tall, grid, self.focal / z):
             self.front(z, (x + side * across[0], x + side * across[1]), ys, glass, BUILDING)
         self.wall(x, zs, (0, tall), colour, seen, BUILDING, 4)
-        ledge = mix(colour, _WHITE, 0.35)
+        ledge = mix(colour, WHITE, 0.35)
         self.wall(x, zs, (tall - 0.3, tall), ledge, seen, BUILDING, 4)
         foreshortening = self.focal * abs(x - self.stand) / (z * end)
         for across, ys, glass in self._windows(end - z, tall, grid, foreshortening):
@@ -196,7 +168,7 @@ class Street(Canvas):
                 bottom = (floor + 0.5 - up / 2) * storey
                 ys = (bottom, bottom + up * storey) if floor else (0.3, 2.3)
                 lamp = draw.random() < 0.4 * self.dusk
-                glass = (1.6, 1.2, 0.6) if lamp else scaled(mix(_GLASS, self.rim, 0.3), draw.uniform(0.6, 1.3))
+                glass = (1.6, 1.2, 0.6) if lamp else scaled(mix(GLASS, self.rim, 0.3), draw.uniform(0.6, 1.3))
                 yield (left, left + across * pitch), ys, glass
 
     def _plant(self, x: float, z: float) -> None:
@@ -204,7 +176,7 @@ class Street(Canvas):
         tall, slim = draw.uniform(3.5, 9), draw.choice((0.9, 1.1, 1.7))
         radius = tall * draw.uniform(0.25, 0.38) / slim**0.5
         (sx, sz), middle = self.slant, tall - radius * slim
-        self.shadows.append([(x + sx * middle + radius * a, 0.0, z + sz * middle + radius * b) for a, b in _DISC])
+        self.shadows.append([(x + sx * middle + radius * a, 0.0, z + sz * middle + radius * b) for a, b in DISC])
         self.shadow(x, z, middle, 0.15)
         self._add(z, self._tree, x, z, tall, radius, slim)
 
@@ -235,7 +207,7 @@ class Street(Canvas):
                 self.shadow(x, z, tall, 0.08)
                 self._add(z, self._lamp, x, z, tall, -side)
             if draw.random() < 0.8:
-                self._put_sign(x, z + draw.uniform(1.5, 6), draw.choice(list(_SIGNS)))
+                self._put_sign(x, z + draw.uniform(1.5, 6), draw.choice(list(SIGNS)))
         if self.crossing[0] < 60:
             self._put_sign(x, self.crossing[0] - 0.6, "lights")
 
@@ -261,12 +233,12 @@ class Street(Canvas):
 
     def _sign(self, x: float, z: float, kind: str, tall: float, paint: Tint) -> None:
         (u, v), scale = self._pole(x, z, tall, 0.09), self.focal / z
-        for outline, a, b, colour in _SIGNS[kind]:
+        for outline, a, b, colour in SIGNS[kind]:
             spots = [(u + a * scale * right, v - b * scale * up) for right, up in outline]
             self.fill(spots, self.tint(colour or paint, self.near, z), SIGN)
         if kind == "lights":
             which = self.draw.randrange(3)
-            for i, colour in enumerate((_RED, _YELLOW, _GREEN)):
+            for i, colour in enumerate((RED, YELLOW, GREEN)):
                 glow = self.tint(scaled(colour, 1.1 if i == which else 0.25), (1, 1, 1), z)
                 self.ball(u, v + 0.28 * scale * (i - 1), 0.11 * scale, glow, SIGN)
 
@@ -286,17 +258,17 @@ class Street(Canvas):
 
     def _car(self, xs: Span, zs: Span, tall: float, colour: Tint, kind: str, along: bool, away: bool) -> None:
         (x0, x1), (z0, z1) = xs, zs
-        self.box((x0 + 0.1, x1 - 0.1), (0.12, 0.4), (z0 + 0.15, z1 - 0.15), _DARK, CAR)
+        self.box((x0 + 0.1, x1 - 0.1), (0.12, 0.4), (z0 + 0.15, z1 - 0.15), DARK, CAR)
         self.box(xs, (0.28, 0.9 if kind == "car" else tall), zs, colour, CAR)
         if kind == "car":
             lean = (1.1, 0.18, 0.18) if not along else (0.18, 0.75, 1.5) if away else (0.18, 1.5, 0.75)
-            self.box(xs, (0.9, tall), zs, _GLASS, CAR, lean, colour)
+            self.box(xs, (0.9, tall), zs, GLASS, CAR, lean, colour)
         else:
             panes = (1.25, tall - 0.3)
-            self.front(z0, (x0 + 0.15, x1 - 0.15), panes, _GLASS, CAR)
+            self.front(z0, (x0 + 0.15, x1 - 0.15), panes, GLASS, CAR)
             for x, sign in self.sides(xs, z0):
-                self.wall(x, (z0 + 0.3, z1 - 0.3 if kind == "bus" else z0 + 0.35 * (z1 - z0)), panes, _GLASS, sign, CAR)
-        tyre = self.tint(_DARK, (0.8, 0.8, 0.8), z0)
+                self.wall(x, (z0 + 0.3, z1 - 0.3 if kind == "bus" else z0 + 0.35 * (z1 - z0)), panes, GLASS, sign, CAR)
+        tyre = self.tint(DARK, (0.8, 0.8, 0.8), z0)
         if not along:
             for x in (x0 + 0.8, x1 - 0.8):
                 self.ball(*self.at(x, 0.32, z0), 0.33 * self.focal / z0, tyre, CAR)
@@ -308,9 +280,9 @@ class Street(Canvas):
                 self.ball(u, v, radius, tyre, CAR, abs(w - u) / radius)
         lamp: Tint = (0.85, 0.1, 0.08) if away else (1.2, 1.15, 1.0)
         for x in (x0 + 0.02, x1 - 0.27):
-            self.front(z0, (x, x + 0.25), (0, 0.35), _DARK, CAR)
+            self.front(z0, (x, x + 0.25), (0, 0.35), DARK, CAR)
             self.front(z0, (x + 0.03, x + 0.3 if x < x1 - 1 else x + 0.24), (0.6, 0.78), lamp, CAR)
-        self.front(z0, ((x0 + x1) / 2 - 0.25, (x0 + x1) / 2 + 0.25), (0.44, 0.55), _WHITE, CAR)
+        self.front(z0, ((x0 + x1) / 2 - 0.25, (x0 + x1) / 2 + 0.25), (0.44, 0.55), WHITE, CAR)
 
     def _crowd(self, groups: int) -> None:
         draw = self.draw
@@ -322,7 +294,7 @@ class Street(Canvas):
             for friend in range(draw.choice((1, 1, 1, 2, 3))):
                 tall, place = draw.choice((1.15, 1.6, 1.65, 1.72, 1.8, 1.88)), x + 0.6 * friend * way
                 skin = draw.choice(((0.85, 0.65, 0.52), (0.6, 0.42, 0.3), (0.35, 0.23, 0.16)))
-                legs = draw.choice((_DARK, (0.2, 0.23, 0.38), (0.45, 0.4, 0.32)))
+                legs = draw.choice((DARK, (0.2, 0.23, 0.38), (0.45, 0.4, 0.32)))
                 self.shadow(place, z, tall, 0.16)
                 colours = (legs, draw.choice(self.paints), skin)
                 self._add(z, self._person, place, z, tall, colours, draw.uniform(0.02, 0.12))
@@ -330,7 +302,7 @@ class Street(Canvas):
     def _person(self, x: float, z: float, tall: float, colours: tuple[Tint, Tint, Tint], stride: float) -> None:
         (u, v), scale = self.at(x, 0, z), tall * self.focal / z
         inks = [self.tint(colour, self.round, z) for colour in colours]
-        for part, outline in _BODY:
+        for part, outline in BODY:
             for way in (-scale, scale):
                 spots = [(u + way * (a + grow * stride), v - scale * b) for a, b, grow in outline]
                 self.fill(spots, inks[part], PEDESTRIAN)
