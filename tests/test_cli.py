@@ -19,15 +19,16 @@ import torch
 import yaml
 from PIL import Image
 
-from segcontext import Recipe, cli, load_model, save_model, segmenter
+from segcontext import Protocol, Recipe, cli, load_model, save_model, segmenter
 from segcontext import evaluation as evaluation_module
 from segcontext.demo import demo
-from segcontext.recipe_file import read_yaml
+from segcontext.recipe_file import read_yaml, shipped_recipes
 from segcontext.training import TrainingInterrupted
-from segcontext.training import callbacks as callbacks_module
+from segcontext.training.log import Log
 
 COMMANDS = (
     "train",
+    "recipes",
     "evaluate",
     "predict",
     "submit",
@@ -121,10 +122,11 @@ def test_the_help_of_a_command_describes_every_option(run, command):
     assert answer.err == ""
     assert answer.out.startswith(f"usage: segcontext {command} ")
     described = entries(answer.out)
-    assert len(described) >= 5
+    assert len(described) >= (2 if command == "recipes" else 5)
     for option, text in described.items():
         assert len(re.sub(r"\(default: .*?\)", "", text).strip()) > 5, option
-    assert sum("(default: " in text for text in described.values()) >= (1 if command.endswith("-weights") else 3)
+    defaults = 0 if command == "recipes" else 1 if command.endswith("-weights") else 3
+    assert sum("(default: " in text for text in described.values()) >= defaults
     assert not re.search(r"``|typing|<class|Literal\[|default: null|None\)|==SUPPRESS|\(\)", answer.out)
     assert max(map(len, answer.out.splitlines())) <= 120
 
@@ -222,6 +224,24 @@ def test_a_wrong_recipe_file_is_refused_by_name(run, folder_data, tmp_path, text
 def test_a_recipe_that_is_not_there_or_has_no_data_is_refused(run, tmp_path):
     refused(run("train", "--config", tmp_path / "no.yaml", "--out", tmp_path / "run"), r"no recipe at .*no\.yaml")
     refused(run("train", "--out", tmp_path / "run"), "the key 'data'", "demo")
+
+
+def test_the_recipes_that_come_with_it_are_listed_and_taken_by_name(run, monkeypatch, tmp_path):
+    answer = run("recipes")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert len(lines) == len(shipped_recipes()) > 80
+    line = re.compile(r"emanet/table1_emanet512_r101 +Paper: EMANet, Table 1, EMANet \(512\)")
+    assert any(map(line.fullmatch, lines))
+    some = run("recipes", "camvid", "LDv2").out.splitlines()
+    assert [line.split()[0] for line in some] == ["camvid_cpu", "camvid_gpu", "galdnet_v2_camvid"]
+    refused(run("recipes", "camvid", "nonsense"), "None of the .* recipes holds camvid and nonsense")
+
+    def train(*words):
+        return run("train", "--config", "camvid_cpu", "--data", "demo", "--out", tmp_path / "run", *words)
+
+    assert recipe_of(train, monkeypatch) == Recipe.load(shipped_recipes()["camvid_cpu"], data="demo")
+    refused(run("train", "--config", "camvid_cpus", "--out", "run"), "no recipe at camvid_cpus", "mean camvid_cpu")
 
 
 def test_the_installed_command_works_and_passes_its_exit_code_on(tiny_run, folder_data, tmp_path):
@@ -339,14 +359,14 @@ def test_a_changed_recipe_cannot_be_resumed_and_the_keys_are_named(train, own_ru
 
 
 def test_a_stopped_run_says_how_to_go_on_and_goes_on_by_its_own_recipe(run, train, tmp_path, monkeypatch):
-    original = callbacks_module.Log.on_train_batch_end
+    original = Log.on_train_batch_end
 
     def and_stop(self, trainer, task, *rest):
         original(self, trainer, task, *rest)
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks_module.Log, "on_train_batch_end", and_stop)
+        patch.setattr(Log, "on_train_batch_end", and_stop)
         answer = train("--steps", "4")
     assert answer.code == 128 + signal.SIGTERM
     assert re.search(r"Stopped by SIGTERM after step [12] of 4.*--resume", answer.err)
@@ -362,6 +382,21 @@ def test_an_interruption_has_the_shell_s_exit_code(train, monkeypatch):
     monkeypatch.setattr("segcontext.training.train", interrupted)
     answer = train()
     assert (answer.code, answer.err) == (130, "Stopped.\n")
+
+
+def test_a_run_means_the_same_from_another_working_directory(run, train, data, own_run, tmp_path, monkeypatch):
+    """Data and the run it starts from were named from the folder where it was trained."""
+    words = ("--init", "own", "--steps", "1")
+    assert train(*words, data="data", out="run").code == 0
+    values = read_yaml(tmp_path / "run/recipe.yaml")
+    assert (values["data"], values["init"]) == (str(data), str(own_run))
+    assert str(data) in (tmp_path / "run/report.md").read_text()
+    assert train(*words, "--resume", data="data", out="run").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("train", "--out", "../run", "--resume").code == 0
+    assert run("evaluate", "../run", "--limit", "1", "--out", "found").code == 0
+    refused(run("train", "--out", "../run", "--resume", "--init", "own"), "init: .*elsewhere/own")
 
 
 def test_weights_of_another_run_are_taken_over(train, tiny_run, tmp_path):
@@ -445,6 +480,49 @@ def test_a_run_is_evaluated_as_its_recipe_says_unless_told_otherwise(run, own_ru
     assert own.items() <= found["as_told"].items()
     assert {**own, "scales": [0.5]}.items() <= found["scale"].items()
     assert {"mode": "whole", "window": None, "flip": True}.items() <= found["whole"].items()
+
+
+def test_predictions_follow_the_recipe_as_evaluations_do(run, own_run, folder_data, tmp_path, monkeypatch):
+    from segcontext.inference import Predictor
+
+    recipe = yaml.safe_load((own_run / "recipe.yaml").read_text())
+    recipe["test_protocol"] = {"window": 32, "overlap": 0.5, "flip": True, "iterations": 2, "output_stride": 8}
+    (own_run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    asked = []
+
+    def watched(model, *, protocol, **options):
+        asked.append((protocol, model.aggregation.evaluation_iterations, model.backbone.output_stride))
+        return Predictor(model, protocol=protocol, **options)
+
+    monkeypatch.setattr("segcontext.inference.Predictor", watched)
+    image = folder_data / "images/val/street_4.jpg"
+    more = ("--mode", "whole", "--scales", "0.5", "--iterations", "1", "--output_stride", "16")
+    for name, run_or_file, words in (
+        ("as_told", own_run, ()),
+        ("otherwise", own_run, more),
+        ("file", own_run / "weights/best.safetensors", ()),
+    ):
+        assert run("predict", run_or_file, image, "--out", tmp_path / name, *words).code == 0
+    own = Protocol(mode="sliding", window=32, overlap=0.5, flip=True)
+    # A weight file alone has no recipe.
+    assert asked == [(own, 2, 8), (Protocol(scales=(0.5,), flip=True), 1, 16), (Protocol(), 3, 16)]
+
+
+def test_an_image_that_does_not_fit_into_memory_has_a_way_on(run, tiny_run, folder_data, tmp_path):
+    """At this scale an image takes more than a machine can address."""
+    words = ("--scales", "[1,100000]", "--out", tmp_path / "out")
+    advice = ("--window 769", "--scales, now up to 100000", "bf16", "--device", r"another [\d,.]+ GiB could")
+    refused(run("evaluate", tiny_run, *words, "--batch", "2"), "OutOfMemory.*Evaluating on", "--batch 1", *advice)
+    image = folder_data / "images/val/street_4.jpg"
+    refused(run("predict", tiny_run, image, *words), r"OutOfMemory.*street_4\.jpg \(48×64 pixels\)", *advice)
+    sliding = ("--window", "[32,48]", "--precision", "bf16")
+    refused(run("predict", tiny_run, image, *words, *sliding), r"smaller windows \(--window, now 32×48\)")
+
+
+def test_a_training_that_does_not_fit_into_memory_has_a_way_on(train):
+    side = 10**8
+    advice = (r"accumulate \(now 1\)", rf"crop \(now {side}\)", r"batch \(now 2\)", "precision: bf16")
+    refused(train("--crop", str(side)), f"OutOfMemory.*2 crops of {side}×{side}", *advice)
 
 
 def test_options_that_contradict_each_other_are_refused(run, train, tiny_run):
@@ -859,7 +937,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_pictures_and_advice(train):
         answer,
         r"At step [1-3] the loss is -?(nan|inf|[\d.e+]+) and its gradient's norm (nan|inf)",
         r"Images of the step: \S*street_\d\.jpg, \S*street_\d\.jpg\.",
-        r"Look at these images and masks.*--resume",
+        r"Look at these images and masks.*start again \(--overwrite\): nothing of this run was saved yet",
         r"lower lr \(now [\d.]+e\+(29|30)\)",
     )
 

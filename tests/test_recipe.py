@@ -1,5 +1,7 @@
 import dataclasses
 import re
+import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segcontext import recipe_file
 from segcontext.errors import RecipeError
 from segcontext.recipe import Recipe
+from segcontext.recipe_file import find_recipe, headline, shipped_recipes
 from segcontext.zoo import option_names
 
 FIELDS = {item.name: item for item in dataclasses.fields(Recipe)}
@@ -266,3 +270,61 @@ def test_numbers_that_yaml_takes_for_words_are_numbers_in_mappings_too():
 def test_a_wrong_key_of_the_test_protocol_is_named():
     with pytest.raises(RecipeError, match=r"unknown key 'scale'.*Did you mean 'scales'"):
         Recipe(data="demo", test_protocol={"scale": [1.0]})
+
+
+def test_absolute_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe(data="photos", init="runs/first", weights="/w.pth").absolute()
+    assert (recipe.data, recipe.init, recipe.weights) == (f"{tmp_path}/photos", f"{tmp_path}/runs/first", "/w.pth")
+    assert recipe.data_root is None
+    recipe = Recipe(data="city", data_root="sets", after="first.yaml").absolute()
+    assert (recipe.data, recipe.data_root, recipe.after) == ("city", f"{tmp_path}/sets", f"{tmp_path}/first.yaml")
+    assert recipe.data_path == f"{tmp_path}/sets/city"
+    assert recipe.absolute() == recipe
+    demo = Recipe(data="demo")
+    assert demo.absolute() == demo
+
+
+# Recipes that come with the package
+
+
+def test_recipes_are_found_by_name_and_files_go_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = shipped_recipes()
+    assert list(shipped) == sorted(shipped, key=lambda name: shipped[name])
+    for name in ("camvid_cpu", "gald/table7_v2"):
+        assert shipped[name].is_file()
+        for spelt in (name, f"{name}.yaml", f"recipes/{name}", f"recipes/{name}.yaml", f"./{name}", Path(name)):
+            assert find_recipe(spelt) == shipped[name]
+    assert Recipe.load("camvid_cpu", data="demo").aggregation == "ema"
+    assert Recipe.load("gald/table7_v2").after == str(shipped["gald/table7_v2_stage2"])
+    Path("camvid_cpu").write_text("data: mine\n")
+    assert Recipe.load("camvid_cpu").data == "mine"
+
+
+def test_a_recipe_that_is_not_known_is_refused_with_the_nearest(tmp_path):
+    for asked, meant in (("camvid_gpuu", "camvid_gpu"), ("table7_v2.yaml", "gald/table7_v2 or")):
+        with pytest.raises(RecipeError, match=rf"no recipe at {asked}.*segcontext recipes.*Did you mean {meant}"):
+            find_recipe(asked)
+    for asked in ("zzz", tmp_path / "camvid_gpu.yaml", tmp_path):
+        with pytest.raises(RecipeError, match="no recipe at") as caught:
+            find_recipe(asked)
+        assert "Did you mean" not in str(caught.value)
+
+
+def test_an_installed_package_has_its_recipes_within(tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "segcontext"
+    source = shipped_recipes()["gald/table7_v2"]
+    (package / "recipes/gald").mkdir(parents=True)
+    shutil.copy(source, package / "recipes/gald")
+    monkeypatch.setattr(recipe_file, "__file__", str(package / "recipe_file.py"))
+    assert shipped_recipes() == {"gald/table7_v2": package / "recipes/gald/table7_v2.yaml"}
+    assert headline(find_recipe("gald/table7_v2")) == "Paper: GALD, Table VII, Ours (ResNet101)-GALDv2"
+    shutil.rmtree(package / "recipes")
+    assert shipped_recipes() == {}
+
+
+def test_the_wheel_packs_the_recipes_where_they_are_looked_for():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {"recipes": "segcontext/recipes"}

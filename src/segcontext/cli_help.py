@@ -13,7 +13,21 @@ import jsonargparse
 
 from segcontext.errors import nearest
 
-__all__ = ["HelpFormatter", "explain", "subparsers"]
+__all__ = ["DESCRIPTION", "HelpFormatter", "explain", "subparsers"]
+
+DESCRIPTION = """Context modules for semantic segmentation: train any aggregation with any distribution on a folder of
+images and masks, score it, and segment new images.
+
+  segcontext demo                                              see it all on drawn street scenes, in a few minutes
+  segcontext train --data FOLDER --out runs/first              train on your own data
+  segcontext train --config RECIPE --out runs/name             train by a recipe; any key can be overridden
+  segcontext recipes                                           the recipes that come with it
+  segcontext evaluate runs/first --data FOLDER                 score it
+  segcontext predict runs/first photos/*.jpg --out masks       segment new images
+  segcontext submit runs/first --data FOLDER --out sent        predictions for a test server
+  segcontext doctor FOLDER                                     what is wrong with a data set, before training
+  segcontext cost --model emanet --size 1024 2048              what a network costs, part by part
+"""
 
 
 def subparsers(parser: jsonargparse.ArgumentParser) -> Mapping[str, jsonargparse.ArgumentParser]:

@@ -10,24 +10,11 @@ from typing import Any, Literal
 import jsonargparse
 
 from segcontext.cli_costs import cost_options
-from segcontext.cli_help import HelpFormatter, subparsers
+from segcontext.cli_help import DESCRIPTION, HelpFormatter, subparsers
 from segcontext.cli_weights import export_options, import_options
 from segcontext.recipe import Recipe
 
 __all__ = ["build_parser", "underscored"]
-
-DESCRIPTION = """Context modules for semantic segmentation: train any aggregation with any distribution on a folder of
-images and masks, score it, and segment new images.
-
-  segcontext demo                                              see it all on drawn street scenes, in a few minutes
-  segcontext train --data FOLDER --out runs/first              train on your own data
-  segcontext train --config recipes/NAME.yaml --out runs/name  train by a recipe; any key can be overridden
-  segcontext evaluate runs/first --data FOLDER                 score it
-  segcontext predict runs/first photos/*.jpg --out masks       segment new images
-  segcontext submit runs/first --data FOLDER --out sent        predictions for a test server
-  segcontext doctor FOLDER                                     what is wrong with a data set, before training
-  segcontext cost --model emanet --size 1024 2048              what a network costs, part by part
-"""
 
 
 def build_parser(words: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
@@ -49,9 +36,15 @@ def build_parser(words: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
     for name, usage, summary, fill in (
         (
             "train",
-            "--out FOLDER [--config FILE] [--data FOLDER] [--KEY VALUE ...] [--resume | --overwrite]",
+            "--out FOLDER [--config RECIPE] [--data FOLDER] [--KEY VALUE ...] [--resume | --overwrite]",
             "Train a network and leave a run folder with weights, scores, pictures and a report.",
             _train_options,
+        ),
+        (
+            "recipes",
+            "[WORD ...]",
+            "List the recipes that come with the package, by the names that train --config takes.",
+            _recipes_options,
         ),
         (
             "evaluate",
@@ -141,7 +134,8 @@ def underscored(words: Sequence[str], parser: jsonargparse.ArgumentParser) -> li
 
 
 def _train_options(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=str, metavar="FILE", help="a recipe: a flat YAML file of the keys below")
+    words = "a recipe: a flat YAML file of the keys below, or the name of one that segcontext recipes lists"
+    parser.add_argument("--config", type=str, metavar="RECIPE", help=words)
     parser.add_argument("--out", type=str, metavar="FOLDER", required=True, help="the run folder")
     parser.add_argument("--resume", action="store_true", help="go on where the run in that folder stopped")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in that folder")
@@ -151,6 +145,11 @@ def _train_options(parser: jsonargparse.ArgumentParser) -> None:
         if action.dest in ("aggregation", "distribution"):
             words = str(action.help).rstrip(".")
             action.help = f"{words}; another one than the recipe file's drops the file's {action.dest}_options"
+
+
+def _recipes_options(parser: jsonargparse.ArgumentParser) -> None:
+    words = "list those alone whose name or first line holds every word"
+    parser.add_argument("words", type=str, nargs="*", metavar="WORD", help=words)
 
 
 def _protocol_options(parser: jsonargparse.ArgumentParser) -> None:

@@ -15,9 +15,9 @@ from rich.markup import escape
 from segcontext.cost_command import run_cost
 from segcontext.data_commands import run_convert, run_doctor
 from segcontext.devices import usable_device
-from segcontext.errors import DatasetNotFound, OutputExists, RecipeError
+from segcontext.errors import DatasetNotFound, OutputExists, RecipeError, memory_advice
 from segcontext.recipe import Recipe
-from segcontext.recipe_file import read_recipe, read_yaml
+from segcontext.recipe_file import headline, read_recipe, read_yaml, shipped_recipes
 from segcontext.weight_commands import run_export_weights, run_import_weights
 
 __all__ = ["COMMANDS"]
@@ -62,18 +62,31 @@ def _overridden(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
     return {**kept, **given}
 
 
+def run_recipes(given: dict[str, Any], console: Console) -> int:
+    """``segcontext recipes``: lists the recipes that come with the package, each with its first line of comment."""
+    lines = {name: headline(path) for name, path in shipped_recipes().items()}
+    words = [word.lower() for word in given.get("words", ())]
+    found = {name: line for name, line in lines.items() if all(word in f"{name} {line}".lower() for word in words)}
+    if not found:
+        raise RecipeError(f"None of the {len(lines)} recipes holds {' and '.join(words)} in its name or first line.")
+    for name, line in found.items():
+        console.print(f"{name:<{max(map(len, found))}}  {line}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _load(given: dict[str, Any]) -> Any:
     from segcontext.checkpoint import load_model
 
     device = usable_device(given.pop("device", None))
-    return load_model(
-        given.pop("run"),
-        which=given.pop("which", "best"),
-        output_stride=given.pop("output_stride", None),
-        evaluation_iterations=given.pop("iterations", None),
-        device=device,
-        trust=[package for package in given.pop("trust", "").split(",") if package],
-    )
+    with memory_advice(f"The network on {device}", "Free some of it, or take another device (--device)."):
+        return load_model(
+            given.pop("run"),
+            which=given.pop("which", "best"),
+            output_stride=given.pop("output_stride", None),
+            evaluation_iterations=given.pop("iterations", None),
+            device=device,
+            trust=[package for package in given.pop("trust", "").split(",") if package],
+        )
 
 
 def _protocol(given: dict[str, Any], model: Any) -> Any:
@@ -214,6 +227,7 @@ def run_predict(given: dict[str, Any], console: Console) -> int:
     from segcontext.inference import Predictor
     from segcontext.prediction import predict_files
 
+    _follow_test_protocol(_recipe_of(Path(given["run"])), given)
     model = _load(given)
     results = predict_files(
         Predictor(model, protocol=_protocol(given, model), precision=_precision(given)),
@@ -235,6 +249,7 @@ def run_submit(given: dict[str, Any], console: Console) -> int:
     """``segcontext submit``: predicts a test split in the form of its server."""
     from segcontext.checkpoint import weight_file
     from segcontext.inference import Predictor
+    from segcontext.inference.memory import prediction_memory
     from segcontext.submission import write_submission
 
     run = Path(given["run"])
@@ -243,14 +258,16 @@ def run_submit(given: dict[str, Any], console: Console) -> int:
     dataset = _data_set(given, values, given.get("split", "test"))
     _follow_test_protocol(values, given)
     model = _load(given)
-    done = write_submission(
-        Predictor(model, protocol=_protocol(given, model), precision=_precision(given)),
-        dataset,
-        given["out"],
-        overwrite=given.get("overwrite", False),
-        resume=given.get("resume", False),
-        console=console,
-    )
+    predictor = Predictor(model, protocol=_protocol(given, model), precision=_precision(given))
+    with prediction_memory(f"Segmenting {dataset.name}", predictor.protocol, precision=predictor.precision):
+        done = write_submission(
+            predictor,
+            dataset,
+            given["out"],
+            overwrite=given.get("overwrite", False),
+            resume=given.get("resume", False),
+            console=console,
+        )
     console.print(
         f"{done.images} predictions in {escape(str(done.archive))}. Hand it in at: {escape(done.page)}.",
         highlight=False,
@@ -269,6 +286,7 @@ def run_demo(given: dict[str, Any], console: Console) -> int:
 
 COMMANDS = {
     "train": run_train,
+    "recipes": run_recipes,
     "evaluate": run_evaluate,
     "predict": run_predict,
     "submit": run_submit,

@@ -12,6 +12,7 @@ SegContextError(ValueError)
 │   ├── PretrainedUnavailable  pretrained weights cannot be fetched (no network)
 │   └── CheckpointError        a run or checkpoint is damaged, unsafe, or from another format
 ├── OutputExists               writing would overwrite something of the user's
+├── OutOfMemory                the memory of the GPU or of the machine does not suffice
 ├── TrainingDiverged           the loss is no longer finite
 └── TrainingInterrupted        the run was asked to stop, finished its step and saved
 ```
@@ -20,13 +21,16 @@ SegContextError(ValueError)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "CheckpointError",
     "DataError",
     "DatasetNotFound",
     "LabelError",
+    "OutOfMemory",
     "OutputExists",
     "PretrainedUnavailable",
     "RecipeError",
@@ -36,6 +40,7 @@ __all__ = [
     "TrainingDiverged",
     "TrainingInterrupted",
     "WeightsError",
+    "memory_advice",
     "nearest",
     "plain",
 ]
@@ -91,6 +96,10 @@ class OutputExists(SegContextError):
     """Writing would overwrite something of the user's."""
 
 
+class OutOfMemory(SegContextError):
+    """The memory of the GPU or of the machine does not suffice."""
+
+
 class TrainingDiverged(SegContextError):
     """The loss is no longer finite."""
 
@@ -105,6 +114,45 @@ class TrainingInterrupted(SegContextError):
     def __init__(self, message: str, number: int = 0) -> None:
         super().__init__(message)
         self.signal = number
+
+
+#: What they say, each in its way: CUDA and MPS, the CPU on Linux and on Windows, cuDNN and cuBLAS.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+@contextmanager
+def memory_advice(doing: str, advice: str) -> Iterator[None]:
+    """Words the several errors by which PyTorch and NumPy say that memory does not suffice; others pass.
+
+    Args:
+        doing: what is done inside, as the beginning of a sentence: ``"Training with crops of 769×769 pixels"``.
+        advice: what to change, in whole sentences.
+
+    Raises:
+        OutOfMemory: in place of theirs.
+
+    Example:
+        >>> with memory_advice("Holding a list of everything", "Take a part of it."):
+        ...     raise MemoryError
+        Traceback (most recent call last):
+        segcontext.errors.OutOfMemory: Holding a list of everything takes more memory than there is. Take a part of it.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        message = str(error)
+        if not (isinstance(error, MemoryError) or any(word in message for word in _OUT_OF_MEMORY)):
+            raise
+        asked = re.search(r"(?:ried|Unable) to allocate ([\d.]+) ?(bytes|[KMGTPE]iB)", message)
+        wanted = f": another {_bytes(asked[1], asked[2])} could not be had" if asked else ""
+        place = "the GPU has" if "CUDA" in message or "CUBLAS" in message or "CUDNN" in message else "there is"
+        raise OutOfMemory(f"{doing} takes more memory than {place}{wanted}. {advice}") from error
+
+
+def _bytes(number: str, unit: str) -> str:
+    if unit != "bytes":
+        return f"{number} {unit}"
+    return f"{int(number) / 2**30:,.2f} GiB"
 
 
 def plain(error: Exception) -> str:

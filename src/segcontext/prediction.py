@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from segcontext.data.files import IMAGE_SUFFIXES
 from segcontext.errors import DataError, OutputExists, SampleError
 from segcontext.files import atomic_path
-from segcontext.inference import LabelMap, Predictor, read_source
+from segcontext.inference import LabelMap, Prediction, Predictor, read_source
+from segcontext.inference.memory import prediction_memory
 from segcontext.pictures import save_picture
 
 __all__ = ["FilePrediction", "InputFile", "find_images", "predict_files"]
@@ -89,6 +90,7 @@ def predict_files(
         DataError: an input matches no image.
         OutputExists: an output is there already and `overwrite` is False, or would replace an input; nothing was done.
         SampleError: not one of the images could be read.
+        OutOfMemory: memory does not suffice for an image; what was written before it stays.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -240,17 +242,18 @@ def _refuse_clashes(planned: Sequence[FilePrediction], *, overwrite: bool) -> No
 
 def _write(predictor: Predictor, plan: FilePrediction) -> None:
     image = read_source(plan.source)
+    size = f"{image.shape[-2]}×{image.shape[-1]} pixels"
     found: LabelMap
     # The mask comes last: where it lies, the other outputs of its image lie too.
-    if plan.probabilities is None:
-        found = predictor.label_map(image)
-    else:
-        found = prediction = predictor(image)
+    with prediction_memory(f"Segmenting {plan.source} ({size})", predictor.protocol, precision=predictor.precision):
+        found = predictor.label_map(image) if plan.probabilities is None else predictor(image)
+    if plan.probabilities is not None:
+        assert isinstance(found, Prediction)
         with atomic_path(plan.probabilities) as temporary:
             np.savez_compressed(
                 temporary,
-                probabilities=prediction.probabilities.astype(np.float16),
-                classes=np.array(prediction.classes),
+                probabilities=found.probabilities.astype(np.float16),
+                classes=np.array(found.classes),
             )
     if plan.overlay is not None:
         save_picture(plan.overlay, found.overlay(image))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,34 +12,9 @@ import yaml
 
 from segcontext.errors import RecipeError, nearest
 from segcontext.recipe_file import read_recipe
-from segcontext.recipe_values import coerce
+from segcontext.recipe_values import check_ranges, coerce
 
 __all__ = ["Recipe"]
-
-#: What `test_protocol` may hold.
-TEST_KEYS = (
-    *("mode", "window", "overlap", "blend", "context", "thumbnail", "scales", "flip", "average", "padding"),
-    *("output_stride", "iterations"),
-)
-
-NOT_NEGATIVE = (
-    "steps",
-    "epochs",
-    "scale_step",
-    "color_jitter",
-    "momentum",
-    "weight_decay",
-    "power",
-    "warmup",
-    "head_lr_factor",
-    "bias_lr_factor",
-    "clip_gradient",
-    "ohem_min_kept",
-    "auxiliary_weight",
-    "val_every",
-    "val_limit",
-    "workers",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +79,10 @@ class Recipe:
         channels_last: whether maps are stored channels-last.
         padding: stride_plus_one pads images in validation and later use until each side is 1 modulo the stride, as
             EMANet's authors do at evaluation; none leaves them.
-        test_protocol: how ``segcontext evaluate`` asks the network where it is not told otherwise: any of mode, window,
-            overlap, blend, context, thumbnail, scales, flip, average, padding, output_stride and iterations.
-            Validation during the run takes the whole image once.
-        val_every: steps between validations; 0 validates ten times.
+        test_protocol: how ``segcontext evaluate``, ``submit`` and ``predict`` ask the network where they are not told
+            otherwise: any of mode, window, overlap, blend, context, thumbnail, scales, flip, average, padding,
+            output_stride and iterations. Validation during the run takes the whole image once.
+        val_every: steps between validations; 0 validates ten times, evenly spread (a run of fewer steps at each).
         val_limit: validate on this many images, spread over the split; 0 takes all.
         checkpoint_every: steps between saved training states.
         seed: of every random draw.
@@ -185,42 +159,7 @@ class Recipe:
         hints = get_type_hints(type(self))
         for name in hints:
             object.__setattr__(self, name, coerce(name, getattr(self, name), hints[name]))
-        crop = self.crop if isinstance(self.crop, list) else [self.crop]
-        negative = [name for name in NOT_NEGATIVE if not getattr(self, name) >= 0]
-        endless = [name for name, hint in hints.items() if hint is float and not math.isfinite(getattr(self, name))]
-        weights = self.class_weights if isinstance(self.class_weights, list) else [1.0]
-        checks = (
-            (not endless, f"{', '.join(endless)} must be finite"),
-            (not negative, f"{', '.join(negative)} cannot be negative"),
-            (self.steps > 0 or self.epochs > 0, "steps or epochs must be above 0"),
-            (self.batch > 0 and self.accumulate > 0 and self.devices > 0, "batch, accumulate and devices start at 1"),
-            (
-                self.batch % (self.accumulate * self.devices or 1) == 0,
-                "batch must be a multiple of accumulate × devices",
-            ),
-            (len(crop) in (1, 2) and min(crop) > 0, "crop must be one side, or height and width, in pixels"),
-            (
-                len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] < math.inf,
-                "scale must be [smallest, largest], above 0",
-            ),
-            (0 <= self.flip <= 1, "flip is a probability"),
-            (0 < self.lr < math.inf, "lr must be above 0"),
-            (0 <= self.bn_momentum <= 1, "bn_momentum is the share of the new statistics, from 0 to 1"),
-            (0 <= self.weight_averaging < 1, "weight_averaging is a decay from 0 to below 1"),
-            (0 < self.ohem_threshold <= 1, "ohem_threshold is a probability above 0"),
-            (min(weights) >= 0 and 0 < max(weights) < math.inf, "class_weights cannot be negative, or all 0"),
-            (self.checkpoint_every > 0, "checkpoint_every must be at least 1"),
-            (not (self.after and self.init), "after and init both say what to start from; leave one out"),
-        )
-        for holds, rule in checks:
-            if not holds:
-                raise RecipeError(f"The recipe is off: {rule}.")
-        for name in self.test_protocol:
-            if name not in TEST_KEYS:
-                raise RecipeError(
-                    f"test_protocol has an unknown key '{name}'; it takes {', '.join(TEST_KEYS)}."
-                    f"{nearest(name, TEST_KEYS)}"
-                )
+        check_ranges({name: getattr(self, name) for name in hints})
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, source: str = "the recipe") -> Recipe:
@@ -249,7 +188,7 @@ class Recipe:
         """Reads a flat YAML file.
 
         Args:
-            path: the file.
+            path: the file, or the name of a recipe that comes with the package, such as ``camvid_cpu``.
             overrides: keys that replace those of the file.
 
         Returns:
@@ -277,6 +216,14 @@ class Recipe:
         if self.data_root is None or self.data == "demo":
             return self.data
         return str(Path(self.data_root) / self.data)
+
+    def absolute(self) -> Recipe:
+        """The same recipe with absolute paths, which mean the same from any working directory."""
+        given = {name: getattr(self, name) for name in ("data_root", "after", "init", "weights")}
+        if self.data_root is None and self.data != "demo":
+            given["data"] = self.data
+        absolute: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in given.items() if path}
+        return dataclasses.replace(self, **absolute)
 
     def before(self) -> Recipe | None:
         """The recipe that is to be trained first, or `None`. It is run where this one is, on as many processes."""

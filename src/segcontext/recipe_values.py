@@ -1,7 +1,8 @@
-"""The values of a recipe, held against the types that its keys ask for."""
+"""The values of a recipe, held against the types and the ranges that its keys ask for."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import types
@@ -10,7 +11,32 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from segcontext.errors import RecipeError, nearest
 
-__all__ = ["coerce"]
+__all__ = ["check_ranges", "coerce"]
+
+#: What `test_protocol` may hold.
+TEST_KEYS = (
+    *("mode", "window", "overlap", "blend", "context", "thumbnail", "scales", "flip", "average", "padding"),
+    *("output_stride", "iterations"),
+)
+
+NOT_NEGATIVE = (
+    "steps",
+    "epochs",
+    "scale_step",
+    "color_jitter",
+    "momentum",
+    "weight_decay",
+    "power",
+    "warmup",
+    "head_lr_factor",
+    "bias_lr_factor",
+    "clip_gradient",
+    "ohem_min_kept",
+    "auxiliary_weight",
+    "val_every",
+    "val_limit",
+    "workers",
+)
 
 
 def coerce(name: str, value: Any, hint: Any) -> Any:
@@ -54,6 +80,48 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
     if exact is not None and isinstance(value, exact) and not (hint is int and isinstance(value, bool)):
         return value
     raise RecipeError(f"{name} cannot be {value!r}; expected {_describe(hint)}.")
+
+
+def check_ranges(values: Mapping[str, Any]) -> None:
+    """Refuses values that are of the right type but that no run could use, and keys that contradict each other.
+
+    Args:
+        values: every key of a recipe, of the right type.
+
+    Raises:
+        RecipeError: it says what must hold.
+    """
+    crop = values["crop"] if isinstance(values["crop"], list) else [values["crop"]]
+    weights = values["class_weights"] if isinstance(values["class_weights"], list) else [1.0]
+    batch, accumulate, devices = (values[name] for name in ("batch", "accumulate", "devices"))
+    scale = values["scale"]
+    negative = [name for name in NOT_NEGATIVE if not values[name] >= 0]
+    endless = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+    checks = (
+        (not endless, f"{', '.join(endless)} must be finite"),
+        (not negative, f"{', '.join(negative)} cannot be negative"),
+        (values["steps"] > 0 or values["epochs"] > 0, "steps or epochs must be above 0"),
+        (min(batch, accumulate, devices) > 0, "batch, accumulate and devices start at 1"),
+        (batch % (accumulate * devices or 1) == 0, "batch must be a multiple of accumulate × devices"),
+        (len(crop) in (1, 2) and min(crop) > 0, "crop must be one side, or height and width, in pixels"),
+        (len(scale) == 2 and 0 < scale[0] <= scale[1] < math.inf, "scale must be [smallest, largest], above 0"),
+        (0 <= values["flip"] <= 1, "flip is a probability"),
+        (values["lr"] > 0, "lr must be above 0"),
+        (0 <= values["bn_momentum"] <= 1, "bn_momentum is the share of the new statistics, from 0 to 1"),
+        (0 <= values["weight_averaging"] < 1, "weight_averaging is a decay from 0 to below 1"),
+        (0 < values["ohem_threshold"] <= 1, "ohem_threshold is a probability above 0"),
+        (min(weights) >= 0 and 0 < max(weights) < math.inf, "class_weights cannot be negative, or all 0"),
+        (values["checkpoint_every"] > 0, "checkpoint_every must be at least 1"),
+        (not (values["after"] and values["init"]), "after and init both say what to start from; leave one out"),
+    )
+    for holds, rule in checks:
+        if not holds:
+            raise RecipeError(f"The recipe is off: {rule}.")
+    for name in values["test_protocol"]:
+        if name not in TEST_KEYS:
+            raise RecipeError(
+                f"test_protocol has an unknown key '{name}'; it takes {', '.join(TEST_KEYS)}.{nearest(name, TEST_KEYS)}"
+            )
 
 
 def _lists(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """A whole run: what it leaves, and that stopping, resuming and splitting the work change nothing."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -11,11 +12,14 @@ import pytest
 import torch
 from rich.console import Console
 
+import segcontext
 from segcontext import Recipe, load_model
 from segcontext.checkpoint import read_state
-from segcontext.errors import OutputExists, RecipeError, TrainingDiverged
+from segcontext.errors import OutOfMemory, OutputExists, RecipeError, TrainingDiverged
+from segcontext.evaluation.provenance import provenance
 from segcontext.training import TrainingInterrupted, train
-from segcontext.training import callbacks as callbacks_module
+from segcontext.training.log import Log
+from segcontext.training.task import Task
 
 BASE = {
     "data": "demo",
@@ -91,10 +95,23 @@ def test_a_run_leaves_everything_to_repeat_and_to_use_it(whole):
     assert info["input"]["padding"] == "none"
     assert info["iterations"] == {"training": 3, "evaluation": 3}
     assert [row["step"] for row in rows(folder) if row["val_miou"]] == ["3", "6"]
+    model = json.loads((folder / "model.json").read_text())
+    assert model == {name: info[name] for name in model}
+    assert set(info) - set(model) == {"format_version", "kind", "step", "validation", "segcontext"}
     assert whole.step == 6
     assert whole.best_step in (3, 6)
     output = load_model(folder)(torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
     assert output.logits.shape == (1, 9, 48, 64)
+
+
+def test_a_run_says_which_segcontext_it_comes_from(whole):
+    """In its report, its scores and its weights."""
+    found = provenance()
+    assert found["version"] == segcontext.__version__
+    report = (whole.folder / "report.md").read_text()
+    assert f"segcontext {found['version']}{', commit ' + found['commit'] if found['commit'] else ''}." in report
+    assert json.loads((whole.folder / "validation/scores.json").read_text())["segcontext"] == found
+    assert read_state(whole.folder / "weights/last.safetensors", kind="model").info["segcontext"] == found
 
 
 def test_the_same_recipe_gives_the_same_weights(whole, tmp_path):
@@ -115,7 +132,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, monkeypatch,
     if options:
         want = tmp_path / "want"
         train(recipe(**options), want)
-    original = callbacks_module.Log.on_train_batch_end
+    original = Log.on_train_batch_end
 
     def and_stop(self, trainer, pl_module, *args):
         original(self, trainer, pl_module, *args)
@@ -124,7 +141,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(whole, tmp_path, monkeypatch,
 
     folder = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks_module.Log, "on_train_batch_end", and_stop)
+        patch.setattr(Log, "on_train_batch_end", and_stop)
         with pytest.raises(TrainingInterrupted, match="SIGTERM"):
             train(recipe(**options), folder)
     reached = read_state(folder / "state.safetensors", kind="training").info["progress"]["step"]
@@ -142,14 +159,14 @@ def test_a_kill_loses_at_most_the_steps_since_the_last_state(whole, tmp_path):
     code = (
         "import os, signal, sys\n"
         "from segcontext import Recipe\n"
-        "from segcontext.training import callbacks, train\n"
+        "from segcontext.training import log, train\n"
         "from pathlib import Path\n"
-        "original = callbacks.Log.on_train_batch_end\n"
+        "original = log.Log.on_train_batch_end\n"
         "def kill(self, trainer, task, *args):\n"
         "    original(self, trainer, task, *args)\n"
         "    if task.step == 5:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "callbacks.Log.on_train_batch_end = kill\n"
+        "log.Log.on_train_batch_end = kill\n"
         f"train(Recipe(**{recipe_literal()}), Path({str(folder)!r}))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
@@ -166,14 +183,14 @@ def test_a_signal_to_the_whole_group_saves_too(whole, tmp_path, number):
     code = (
         "import os, signal, sys\n"
         "from segcontext import Recipe\n"
-        "from segcontext.training import TrainingInterrupted, callbacks, train\n"
+        "from segcontext.training import TrainingInterrupted, log, train\n"
         "from pathlib import Path\n"
-        "original = callbacks.Log.on_train_batch_end\n"
+        "original = log.Log.on_train_batch_end\n"
         "def stop(self, trainer, task, *args):\n"
         "    original(self, trainer, task, *args)\n"
         "    if task.step == 1:\n"
         f"        os.killpg(0, {int(number)})\n"
-        "callbacks.Log.on_train_batch_end = stop\n"
+        "log.Log.on_train_batch_end = stop\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
         f"        train(Recipe(**{recipe_literal()} | {{'workers': 2}}), Path({str(folder)!r}))\n"
@@ -289,8 +306,47 @@ def test_a_resumed_run_cannot_become_another(whole):
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path):
     with pytest.raises(TrainingDiverged, match=r"step \d+.*train/\d+.*lr") as caught:
-        train(recipe(lr=1e30), tmp_path / "diverged")
-    assert "--resume" in str(caught.value)
+        train(recipe(lr=1e30, checkpoint_every=100), tmp_path / "diverged")
+    assert not (tmp_path / "diverged/state.safetensors").exists()
+    assert "start again (--overwrite): nothing of this run was saved yet" in str(caught.value)
+    assert "--resume" not in str(caught.value)
+    assert "--init" not in str(caught.value)
+
+
+def test_the_advice_after_a_loss_that_is_not_finite_counts_on_what_was_saved(tmp_path, monkeypatch):
+    original = Task._loss
+
+    def diverging(self, image, mask, weight):
+        loss, main = original(self, image, mask, weight)
+        return (loss * float("nan"), main * float("nan")) if self.step == limit else (loss, main)
+
+    monkeypatch.setattr(Task, "_loss", diverging)
+    # The state is saved every two steps, the weights at the first validation, after step 3.
+    for limit, step, weights in ((2, 2, False), (3, 3, True), (5, 4, True)):
+        with pytest.raises(TrainingDiverged) as caught:
+            train(recipe(), tmp_path / "run", resume=limit > 2)
+        assert f"At step {limit} the loss is nan" in str(caught.value)
+        assert f"go on from step {step} with --resume" in str(caught.value)
+        assert ("--init with this folder" in str(caught.value)) == weights
+
+
+def test_memory_that_does_not_suffice_says_which_keys_to_change(tmp_path, monkeypatch):
+    def greedy(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 3.00 GiB free.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "_loss", greedy)
+        words = r"Training on 2 crops of 48×64 .*accumulate \(now 2\).*batch \(now 4\)"
+        with pytest.raises(OutOfMemory, match=words) as caught:
+            train(recipe(accumulate=2), tmp_path / "training")
+        with pytest.raises(OutOfMemory, match=r"Training on 1 crop of .* Set a smaller crop \(now \[48, 64\]\)"):
+            train(recipe(accumulate=4, precision="bf16", output_stride=32), tmp_path / "frugal")
+    for word in ("than the GPU has: another 20.00 GiB", "precision: bf16", "output_stride: 32"):
+        assert word in str(caught.value)
+    monkeypatch.setattr("segcontext.training.task.predict_labels", greedy)
+    with pytest.raises(OutOfMemory, match=r"Validating on val/\S+, which is taken whole \(\d+×\d+ pixels\).*is saved"):
+        train(recipe(), tmp_path / "validation")
+    assert read_state(tmp_path / "validation/state.safetensors", kind="training").info["progress"]["step"] == 3
 
 
 def test_weights_of_another_run_start_one(whole, tmp_path):

@@ -10,7 +10,7 @@ from segcontext import Recipe, cli
 from segcontext.checkpoint import read_state
 from segcontext.errors import OutputExists, RecipeError
 from segcontext.training import TrainingInterrupted, train
-from segcontext.training import callbacks as callbacks_module
+from segcontext.training.log import Log
 
 KEYS = {
     "data": "demo",
@@ -67,7 +67,7 @@ def test_every_stage_starts_from_the_last_weights_of_the_one_before(files, tmp_p
 @pytest.mark.parametrize("stage", [1, 2])
 def test_an_interrupted_chain_goes_on_where_it_stopped(files, tmp_path, monkeypatch, stage):
     whole = train(Recipe.load(files / "2.yaml"), tmp_path / "whole").folder
-    out, seen, logged = tmp_path / "run", [], callbacks_module.Log.on_train_batch_end
+    out, seen, logged = tmp_path / "run", [], Log.on_train_batch_end
 
     def and_stop(self, trainer, task, *rest):
         logged(self, trainer, task, *rest)
@@ -76,7 +76,7 @@ def test_an_interrupted_chain_goes_on_where_it_stopped(files, tmp_path, monkeypa
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks_module.Log, "on_train_batch_end", and_stop)
+        patch.setattr(Log, "on_train_batch_end", and_stop)
         with pytest.raises(TrainingInterrupted):
             train(Recipe.load(files / "2.yaml"), out)
     assert (out / "before/report.md").is_file() == (stage == 2)

@@ -16,6 +16,7 @@ from torch import Tensor
 from segcontext.errors import OutputExists
 from segcontext.evaluation.confusion import draw_confusion
 from segcontext.evaluation.measured import Measured
+from segcontext.evaluation.provenance import provenance
 from segcontext.evaluation.samples import SamplePicture, picture_name, save_samples
 from segcontext.evaluation.tally import ImageScore
 from segcontext.evaluation.words import or_none, percent, without_nan
@@ -102,6 +103,7 @@ class Evaluation:
         values = self.scores
         return {
             "format": FORMAT,
+            "segcontext": provenance(),
             "dataset": self.dataset,
             "split": self.split,
             "images": self.images,

@@ -23,6 +23,7 @@ from segcontext.evaluation.samples import SamplePicture
 from segcontext.evaluation.tally import ImageScore, Tally, image_matrix
 from segcontext.evaluation.words import listing, percent, plain_names
 from segcontext.inference import Protocol, autocast, device_of, evaluating, predict_labels, predict_probabilities
+from segcontext.inference.memory import prediction_memory
 from segcontext.metrics import RankSlice, confidence, entropy, scores
 from segcontext.pictures import default_palette
 from segcontext.types import Sample
@@ -74,6 +75,7 @@ def evaluate(
         DataError: the data set has other classes than the model, or an image has no labels.
         LabelError: labels hold a value that is neither a class nor void.
         RecipeError: `limit`, `batch`, `precision` or a number of pictures is out of range.
+        OutOfMemory: memory does not suffice; the message says what of the protocol to change.
 
     Note:
         Calibration needs probabilities. Where two classes are equally likely but for the rounding of the softmax,
@@ -101,7 +103,13 @@ def evaluate(
     positions = iter(share)
     hidden = not progress or rank > 0
     start = time.perf_counter()
-    with evaluating(model), torch.inference_mode(), autocast(model, precision), _bar(console, hidden=hidden) as bar:
+    with (
+        prediction_memory(f"Evaluating on {dataset.name}", protocol, precision=precision, batch=batch),
+        evaluating(model),
+        torch.inference_mode(),
+        autocast(model, precision),
+        _bar(console, hidden=hidden) as bar,
+    ):
         task = bar.add_task("", total=len(share), note="")
         for samples in loader:
             for sample, labels, probabilities in _predict(model, samples, protocol, measures):

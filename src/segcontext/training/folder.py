@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
+from segcontext.checkpoint import describe
 from segcontext.errors import OutputExists, RecipeError
+from segcontext.files import atomic_path
+from segcontext.model import Segmenter
 from segcontext.recipe import Recipe
 
-__all__ = ["BEFORE", "check_free", "check_same", "prepare"]
+__all__ = ["BEFORE", "check_free", "check_same", "prepare", "write_network"]
 
 #: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
 EXECUTION_KEYS = frozenset(
@@ -19,10 +23,10 @@ EXECUTION_KEYS = frozenset(
 #: Where the run that a run comes after lies in its folder.
 BEFORE = "before"
 
-
 #: What a run writes into its folder, and all that is deleted where an earlier run is replaced.
 WRITTEN = (
     "recipe.yaml",
+    "model.json",
     "state.safetensors",
     "metrics.csv",
     "report.md",
@@ -40,7 +44,7 @@ def prepare(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> N
 
     Args:
         folder: the run folder.
-        recipe: the new run's recipe, which is written there.
+        recipe: the new run's recipe, which is written there with absolute paths.
         overwrite: whether an earlier run may be deleted.
         resume: whether a run that had not saved anything yet may be started anew.
 
@@ -53,7 +57,21 @@ def prepare(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> N
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     header = "Every key of this run. Repeat it: segcontext train --config recipe.yaml --out FOLDER"
-    recipe.save(folder / "recipe.yaml", header=header)
+    recipe.absolute().save(folder / "recipe.yaml", header=header)
+
+
+def write_network(folder: Path, model: Segmenter) -> None:
+    """Writes ``model.json``: how the network is built, its classes, its input, its stride and iterations.
+
+    It is a copy, for people and other programs, of what every weight file of the run says of its network.
+    `segcontext.load_model` reads the weight file alone and never this one.
+
+    Args:
+        folder: the run folder.
+        model: the network.
+    """
+    with atomic_path(folder / "model.json") as temporary:
+        temporary.write_text(json.dumps(describe(model), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_free(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
@@ -98,7 +116,8 @@ def check_same(recipe: Recipe, folder: Path) -> None:
     Raises:
         RecipeError: the two differ in what comes out; it names the keys.
     """
-    before, now = dataclasses.asdict(Recipe.load(folder / "recipe.yaml")), dataclasses.asdict(recipe)
+    # Folders of earlier versions hold relative paths.
+    before, now = (dataclasses.asdict(each.absolute()) for each in (Recipe.load(folder / "recipe.yaml"), recipe))
     changed = [key for key in now if now[key] != before[key] and key not in EXECUTION_KEYS]
     if changed:
         listed = "; ".join(f"{key}: {before[key]} → {now[key]}" for key in changed)

@@ -14,6 +14,7 @@ from torch import Tensor
 from segcontext.checkpoint import load_model
 from segcontext.data import Dataset
 from segcontext.evaluation import Evaluation, evaluate
+from segcontext.evaluation.provenance import provenance
 from segcontext.files import atomic_path
 from segcontext.recipe import Recipe
 from segcontext.training.state import Progress
@@ -59,6 +60,8 @@ def write_report(
         f"| {name} | {_percent(iou)} | {_percent(accuracy)} |"
         for name, iou, accuracy in zip(found.classes, found.scores.iou, found.scores.accuracy, strict=True)
     )
+    program = provenance()
+    commit = f", commit {program['commit']}" if program["commit"] else ""
     text = f"""# {recipe.model} on {found.dataset}
 
 **Validation mIoU {100 * found.scores.miou:.2f} %** at step {progress.best_step} of {progress.total}
@@ -66,7 +69,7 @@ def write_report(
 {100 * found.scores.mean_accuracy:.2f} %, frequency-weighted IoU {100 * found.scores.frequency_weighted_iou:.2f} %.
 
 Trained for {progress.step} steps ({images} images) in {progress.seconds / 60:.1f} minutes; {parameters:,} parameters,
-output stride {model.backbone.output_stride}.
+output stride {model.backbone.output_stride}. segcontext {program["version"]}{commit}.
 
 ![curves](curves.png)
 

@@ -17,24 +17,23 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from rich.markup import escape
-from torch import Tensor
 
-from segcontext.checkpoint import load_tensors, read_state, weight_file
-from segcontext.data import Dataset, class_frequencies, class_weights, open_dataset
-from segcontext.errors import CheckpointError, RecipeError, SegContextError, ShapeError
-from segcontext.evaluation import listing, plain_names
-from segcontext.inference import Protocol, evaluating
+from segcontext.checkpoint import weight_file
+from segcontext.data import open_dataset
+from segcontext.errors import RecipeError
 from segcontext.layers import Normalize
-from segcontext.model import Segmenter
 from segcontext.recipe import Recipe
-from segcontext.training.callbacks import Bar, Keeper, Log
-from segcontext.training.folder import BEFORE, check_free, check_same, prepare
+from segcontext.training.bar import Bar
+from segcontext.training.building import check_test_protocol, make_task, start_from
+from segcontext.training.folder import BEFORE, check_free, check_same, prepare, write_network
+from segcontext.training.keeper import Keeper
+from segcontext.training.log import Log
+from segcontext.training.memory import training_memory
 from segcontext.training.report import write_report
 from segcontext.training.state import Progress, load_optimizer, load_state, read_training
 from segcontext.training.streams import Streams, next_validation
 from segcontext.training.sync import TimmSyncBatchNorm
 from segcontext.training.task import Task
-from segcontext.zoo import build
 
 __all__ = ["Result", "is_primary", "train"]
 
@@ -69,10 +68,11 @@ def train(
 ) -> Result:
     """Trains a network by a recipe and leaves a run folder.
 
-    The folder holds ``recipe.yaml`` (every key), ``weights/best.safetensors`` and ``weights/last.safetensors`` (each
-    enough to use the network), ``state.safetensors`` (to resume), ``metrics.csv``, TensorBoard events, the
-    validation's tables and pictures, and ``report.md``. A recipe that comes after another one trains that first, into
-    the folder ``before``.
+    The folder holds ``recipe.yaml`` (every key, paths made absolute), ``weights/best.safetensors`` and
+    ``weights/last.safetensors`` (each enough to use the network), ``model.json`` (what the network is, for other
+    programs to read), ``state.safetensors`` (to resume), ``metrics.csv``, TensorBoard events, the validation's tables
+    and pictures, and ``report.md``. A recipe that comes after another one trains that first, into the folder
+    ``before``.
 
     Args:
         recipe: what to do.
@@ -88,6 +88,7 @@ def train(
         OutputExists: where the folder holds something and neither `resume` nor `overwrite` is set.
         RecipeError: where the recipe does not fit the data, or the run that is to be resumed.
         DataError: where the data are wrong.
+        OutOfMemory: where memory does not suffice; the message says what of the recipe to change.
         TrainingDiverged: where the loss is no longer finite.
         TrainingInterrupted: after SIGTERM or SIGINT, with everything saved.
     """
@@ -99,7 +100,6 @@ def train(
     if resumable:
         check_same(recipe, folder)
     total = max(1, math.ceil(recipe.epochs * len(data) / recipe.batch)) if recipe.epochs else recipe.steps
-    every = recipe.val_every or max(1, total // 10)
     devices, nodes = _processes(recipe)
     if devices * nodes > 1 and not _on_gpu(recipe) and not recipe.freeze_bn:
         logger.warning(
@@ -107,8 +107,8 @@ def train(
             "batch. freeze_bn: true makes the number of processes irrelevant.",
             devices * nodes,
         )
-    _check_test_protocol(recipe)
-    task = _make_task(recipe, data, total)
+    check_test_protocol(recipe)
+    task = make_task(recipe, data, total)
     if recipe.after and not resumable:
         _train_before(recipe, folder, resume=resume, overwrite=overwrite, console=console)
     progress = Progress(total=total)
@@ -118,35 +118,27 @@ def train(
         load_state(state, task, source=str(folder / "state.safetensors"))
         task.step = progress.step
     elif recipe.after:
-        _start_from(task, recipe, weight_file(folder / BEFORE, "last"))
+        start_from(task, recipe, weight_file(folder / BEFORE, "last"))
     elif recipe.init:
-        _start_from(task, recipe, weight_file(recipe.init))
+        start_from(task, recipe, weight_file(recipe.init))
     normalize = task.model.normalize
     assert isinstance(normalize, Normalize)
     mean = normalize.mean.flatten().tolist()
-    streams = Streams(
-        recipe,
-        data,
-        val,
-        progress,
-        val_every=every,
-        pad_value=tuple(round(255 * value) for value in mean),
-    )
+    streams = Streams(recipe, data, val, progress, pad_value=tuple(round(255 * value) for value in mean))
     task.locate = streams.files
     stretches = 0
     step = progress.step
     while step < total:
-        step, stretches = next_validation(step, every, total), stretches + 1
-    with _quiet_lightning():
+        step, stretches = next_validation(step, recipe.val_every, total), stretches + 1
+    unvalidated = progress.validated < progress.step == next_validation(progress.step - 1, recipe.val_every, total)
+    with _quiet_lightning(), training_memory(recipe, processes=devices * nodes):
         trainer = _trainer(recipe, folder, progress, stretches, devices * nodes, nodes, console)
         # Nothing of an earlier run is touched before everything that could be wrong with this one has been built.
         if is_primary() and not resumable:
             prepare(folder, recipe, overwrite=overwrite, resume=resume)
-        if (
-            progress.step
-            and progress.validated < progress.step
-            and progress.step in (total, progress.step // every * every)
-        ):
+        if is_primary():
+            write_network(folder, task.model)
+        if progress.step and unvalidated:
             trainer.validate(task, datamodule=streams, verbose=False)
         if stretches:
             try:
@@ -156,61 +148,8 @@ def train(
                 trainer.fit_loop.teardown()
                 raise
     trainer.strategy.barrier("segcontext.report")
-    write_report(folder, recipe, progress, val, console=console, primary=trainer.is_global_zero)
+    write_report(folder, recipe.absolute(), progress, val, console=console, primary=trainer.is_global_zero)
     return Result(folder, progress.step, progress.best, progress.best_step, progress.seconds)
-
-
-def _check_test_protocol(recipe: Recipe) -> None:
-    """Refuses values that would only be noticed once the run is evaluated."""
-    asked = {name: value for name, value in recipe.test_protocol.items() if name not in ("output_stride", "iterations")}
-    if "window" in asked:
-        asked.setdefault("mode", "sliding")
-    try:
-        Protocol(**asked)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"The recipe's test_protocol is off: {error}") from error
-
-
-def _make_task(recipe: Recipe, dataset: Dataset, total: int) -> Task:
-    """The network, drawn from the recipe's seed without touching the global random state, and its task."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = _build(recipe, len(dataset.classes))
-    model.classes, model.palette, model.padding = tuple(dataset.classes), tuple(dataset.palette), recipe.padding
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return Task(model, recipe, total_steps=total, class_weights=_weights(recipe, dataset))
-
-
-def _build(recipe: Recipe, classes: int) -> Segmenter:
-    """The network, tried on a small image, so that nothing is begun or replaced for one that cannot work."""
-    height, width = (min(side, 65) for side in recipe.crop_size)
-    try:
-        model = build(recipe.model, classes, recipe.network())
-        # A backbone of one size takes no other, and its own would take long.
-        with evaluating(model), torch.no_grad(), contextlib.suppress(ShapeError):
-            model(torch.zeros(1, 3, height, width))
-    except SegContextError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, IndexError) as error:
-        raise RecipeError(
-            f"The recipe's network cannot be built or run: {error}. Check the values of model_options, "
-            "aggregation_options and distribution_options."
-        ) from error
-    return model
-
-
-def _weights(recipe: Recipe, dataset: Dataset) -> Tensor | None:
-    if isinstance(recipe.class_weights, list):
-        if len(recipe.class_weights) != len(dataset.classes):
-            raise RecipeError(
-                f"class_weights has {len(recipe.class_weights)} numbers, but the data have "
-                f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}."
-            )
-        return torch.tensor(recipe.class_weights)
-    if recipe.class_weights == "none":
-        return None
-    return class_weights(class_frequencies(dataset), method=recipe.class_weights)
 
 
 def _train_before(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, console: Console) -> None:
@@ -225,19 +164,6 @@ def _train_before(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool
         return
     console.print(f"First {escape(str(recipe.after))}", highlight=False, soft_wrap=True)
     train(first, folder / BEFORE, resume=resume, overwrite=overwrite, console=console)
-
-
-def _start_from(task: Task, recipe: Recipe, path: Path) -> None:
-    """Takes the weights of another run."""
-    tensors, info = read_state(path, kind="model")
-    trained, given = [str(name) for name in info.get("classes", ())], task.model.classes
-    if recipe.init_classifier and trained and plain_names(trained) != plain_names(given):
-        raise CheckpointError(
-            f"{path} was trained for {len(trained)} classes ({listing(trained)}), but the data have {len(given)} "
-            f"({listing(given)}). To take over everything but the classifiers, set init_classifier: false."
-        )
-    skip = () if recipe.init_classifier else ("classifier.", "auxiliary.2.")
-    load_tensors(task.model, tensors, source=str(path), skip=skip)
 
 
 def _resuming(task: Task, state: Any) -> Task:
@@ -269,10 +195,11 @@ def _trainer(
         use_distributed_sampler=False,
         plugins=[TimmSyncBatchNorm()] if recipe.sync_bn and world > 1 and _on_gpu(recipe) else [],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        # A step is logged before it is saved, and before a stop that follows the saving.
         callbacks=[
-            Keeper(folder, progress, every=recipe.checkpoint_every),
             Log(folder, progress),
             Bar(console, progress),
+            Keeper(folder, progress, every=recipe.checkpoint_every),
         ],
         enable_checkpointing=False,
         enable_progress_bar=False,

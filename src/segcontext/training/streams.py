@@ -25,7 +25,6 @@ class Streams(pl.LightningDataModule):
         train: the training split.
         val: the validation split.
         progress: the step at which the next stretch starts.
-        val_every: steps between validations.
         pad_value: the mean colour, 0..255, with which small images are padded.
     """
 
@@ -36,14 +35,12 @@ class Streams(pl.LightningDataModule):
         val: Dataset,
         progress: Progress,
         *,
-        val_every: int,
         pad_value: tuple[int, int, int],
     ) -> None:
         super().__init__()
         self.recipe = recipe
         self.val = val
         self.progress = progress
-        self.val_every = val_every
         transform = TrainTransform(
             recipe.crop_size,
             scale=(recipe.scale[0], recipe.scale[1]),
@@ -74,7 +71,7 @@ class Streams(pl.LightningDataModule):
                 pin_memory=self.trainer.strategy.root_device.type == "cuda",
             )
         step = self.progress.step
-        self._batches.between(step, next_validation(step, self.val_every, self.progress.total))
+        self._batches.between(step, next_validation(step, recipe.val_every, self.progress.total))
         return self._loader
 
     def files(self, step: int) -> list[str]:
@@ -99,8 +96,16 @@ class Streams(pl.LightningDataModule):
 
 
 def next_validation(step: int, every: int, total: int) -> int:
-    """The first step after `step` at which a validation is due."""
-    return min((step // every + 1) * every, total)
+    """The first step after `step` at which a validation is due.
+
+    Args:
+        step: from -1 up, below `total`.
+        every: steps between validations; 0 for ten validations, evenly spread.
+        total: steps of the run; it ends with a validation.
+    """
+    if every:
+        return min((step // every + 1) * every, total)
+    return -(-(10 * step // total + 1) * total // 10)
 
 
 def _as_is(sample: Any) -> Any:

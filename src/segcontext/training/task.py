@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from signal import SIGINT, SIGTERM
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from segcontext.losses import OHEM, LossSum, cross_entropy, valid_weight
 from segcontext.metrics import ConfusionMatrix, Scores, scores
 from segcontext.model import Segmenter, update_bases
 from segcontext.recipe import Recipe
+from segcontext.training.memory import validation_memory
 from segcontext.training.optimization import learning_rate_factor, make_optimizer
 
 __all__ = ["Step", "Task"]
@@ -76,6 +78,8 @@ class Task(pl.LightningModule):
         self.scores: Scores | None = None
         self.stop_requested = 0
         self.stop_agreed = 0
+        # What there is to go on from, for the words of an error.
+        self.saved_step, self.has_weights = 0, False
         self.locate: Callable[[int], Sequence[str]] = lambda step: ()
         self._failure: Failure | None = None
         self.class_weights: Tensor | None
@@ -135,15 +139,8 @@ class Task(pl.LightningModule):
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         if not (value.isfinite() and norm.isfinite()):
-            images = ", ".join(self.locate(self.step) or batch.names)
-            error = TrainingDiverged(
-                f"At step {self.step} the loss is {value.item():.4g} and its gradient's norm {norm.item():.4g}; the "
-                f"weights are still those of the step before. Images of the step: {images}. Look at these images and "
-                f"masks; once they are mended, go on with --resume. Else lower lr (now {recipe.lr * factor:.3g}), or "
-                "add warmup or clip_gradient, and train anew, or from the weights so far (--init with this folder)."
-            )
-            error.shared = True
-            raise error
+            found = f"the loss is {value.item():.4g} and its gradient's norm {norm.item():.4g}"
+            raise self._diverged(found, self.locate(self.step) or batch.names, recipe.lr * factor)
         if recipe.clip_gradient:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), recipe.clip_gradient, norm)
         optimizer.step()
@@ -153,6 +150,20 @@ class Task(pl.LightningModule):
         self.step += 1
         self.stop_agreed = SIGTERM if term else SIGINT if interrupt else 0
         self.last = Step(float(value), recipe.lr * factor, recipe.batch, empty)
+
+    def _diverged(self, found: str, images: Sequence[str], lr: float) -> TrainingDiverged:
+        if self.saved_step:
+            again = f"go on from step {self.saved_step} with --resume"
+        else:
+            again = "start again (--overwrite): nothing of this run was saved yet"
+        anew = "train anew, or from the weights so far (--init with this folder)" if self.has_weights else "train anew"
+        error = TrainingDiverged(
+            f"At step {self.step} {found}; the weights are still those of the step before. Images of the step: "
+            f"{', '.join(images)}. Look at these images and masks; once they are mended, {again}. Else lower lr (now "
+            f"{lr:.3g}), or add warmup or clip_gradient, and {anew}."
+        )
+        error.shared = True
+        return error
 
     def _loss(self, image: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch, with the auxiliary head's, and its main part for the logs."""
@@ -222,7 +233,8 @@ class Task(pl.LightningModule):
         if isinstance(batch, Failure):
             self._failure = self._failure or batch
             return
-        self.matrix.update(predict_labels(self.judged, batch.image[None])[0], batch.mask)
+        with validation_memory(self.recipe, batch):
+            self.matrix.update(predict_labels(self.judged, batch.image[None])[0], batch.mask)
 
     def on_validation_start(self) -> None:
         """Sets the judged network to evaluation, which Lightning does only for its own modules."""
@@ -238,6 +250,18 @@ class Task(pl.LightningModule):
         """Scores the matrix of all ranks."""
         self._raise_together(self._failure)
         self.scores = scores(self.matrix.compute())
+
+    def validation_facts(self) -> dict[str, Any]:
+        """The last validation as plain numbers; a class that never occurred has no IoU."""
+        found = self.scores
+        assert found is not None
+        return {
+            "miou": float(found.miou),
+            "pixel_accuracy": float(found.pixel_accuracy),
+            "mean_accuracy": float(found.mean_accuracy),
+            "frequency_weighted_iou": float(found.frequency_weighted_iou),
+            "iou": [None if math.isnan(value) else value for value in found.iou.tolist()],
+        }
 
 
 def _moving_average(decay: float) -> Any:
