@@ -111,6 +111,74 @@ def test_another_output_stride_can_be_chosen(tmp_path, stride):
         load_model(tmp_path / "m.safetensors", output_stride=7)
 
 
+@pytest.mark.parametrize(
+    ("trained", "stride", "given", "dilation"),
+    [(16, 8, {}, 6), (8, 16, {}, 2), (16, 8, {"dilation": 2}, 4), (8, 32, {"dilation": 1}, 1), (16, 16, {}, 3)],
+)
+@pytest.mark.parametrize("part", ["affinity", "segcontext.distribution.AffinityDistribution"])
+def test_the_window_of_ldv2_keeps_its_extent_in_the_image(tmp_path, part, trained, stride, given, dilation):
+    options = {"key_channels": 4, "value_channels": 8, **given}
+    model = network("fcn", output_stride=trained, distribution=part, distribution_options=options)
+    save_model(tmp_path / "m.safetensors", model)
+    loaded = load_model(tmp_path / "m.safetensors", output_stride=stride)
+    assert loaded.distribution.dilation == dilation
+    options["dilation"] = dilation
+    wanted = network("fcn", output_stride=stride, distribution=part, distribution_options=options)
+    wanted.load_state_dict(model.state_dict())
+    assert torch.equal(loaded(pictures()).logits, wanted(pictures()).logits)
+    # Saved as it is now, it comes back as it is now; and without another stride nothing changes.
+    save_model(tmp_path / "again.safetensors", loaded)
+    assert load_model(tmp_path / "again.safetensors").distribution.dilation == dilation
+    assert load_model(tmp_path / "m.safetensors").distribution.dilation == model.distribution.dilation
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "rates"),
+    [
+        ("aspp", {"rates": (4, 6)}, (8, 12)),
+        ("aspp", {}, (12, 24, 36)),
+        ("segcontext.aggregation.ASPP", {"rates": [4, 6]}, (8, 12)),
+    ],
+)
+def test_given_rates_of_aspp_keep_their_extent_too(tmp_path, part, given, rates):
+    options = {"aggregation": part, "aggregation_options": {"out_channels": 8, **given}}
+    save_model(tmp_path / "m.safetensors", network("segmenter", output_stride=16, **options))
+    assert load_model(tmp_path / "m.safetensors", output_stride=8).aggregation.rates == rates
+
+
+@pytest.mark.parametrize(("downsampling", "ratio"), [("depthwise", 4), ("bilinear", 8), ("average", 8)])
+def test_what_is_learned_at_one_stride_stays_and_is_logged_once(tmp_path, caplog, downsampling, ratio):
+    options = {"downsampling": downsampling, "ratio": 4}
+    model = network("fcn", output_stride=16, distribution="mask", distribution_options=options)
+    save_model(tmp_path / "m.safetensors", model)
+    load_model(tmp_path / "m.safetensors")
+    assert not caplog.records
+    assert load_model(tmp_path / "m.safetensors", output_stride=8).distribution.ratio == ratio
+    lines = [record.getMessage() for record in caplog.records]
+    if downsampling == "depthwise":
+        (line,) = lines
+        assert "trained at output stride 16 and runs at 8: the masks of LDv1" in line
+        assert "0.5 times as far" in line
+    else:
+        assert not lines
+
+
+@pytest.mark.parametrize(("trained", "stride", "shrink"), [(16, 8, 4), (8, 16, 1), (8, 32, 1), (16, 16, 2)])
+def test_the_offsets_of_psa_reach_as_far_as_the_map_allows(tmp_path, caplog, trained, stride, shrink):
+    options = {"channels": 8, "mask_size": 5}
+    model = network("segmenter", output_stride=trained, aggregation="psa", aggregation_options=options)
+    save_model(tmp_path / "m.safetensors", model)
+    assert load_model(tmp_path / "m.safetensors", output_stride=stride).aggregation.shrink == shrink
+    assert len(caplog.records) == (stride == 32)
+
+
+def test_a_backbone_that_keeps_its_stride_keeps_the_window(tmp_path):
+    options = {"distribution": "affinity", "distribution_options": {"key_channels": 4, "value_channels": 8}}
+    save_model(tmp_path / "m.safetensors", network("fcn", backbone="test_vit", output_stride=16, **options))
+    loaded = load_model(tmp_path / "m.safetensors", output_stride=8)
+    assert (loaded.backbone.output_stride, loaded.distribution.dilation) == (16, 3)
+
+
 def test_another_number_of_iterations_can_be_chosen(saved, tmp_path):
     model = load_model(saved, evaluation_iterations=8)
     assert len(model(pictures(), evidence=True).aggregation.maps) == 8

@@ -6,8 +6,16 @@ import torch
 
 from segcontext import segmenter
 from segcontext.errors import ShapeError
-from segcontext.explain import affinity_picture, basis_pictures, heat, mask_pictures, panel, telling_bases
-from segcontext.types import Affinity, Mask, Responsibilities
+from segcontext.explain import (
+    affinity_picture,
+    basis_pictures,
+    heat,
+    mask_pictures,
+    offset_picture,
+    panel,
+    telling_bases,
+)
+from segcontext.types import Affinity, Mask, OffsetMap, Responsibilities
 
 IMAGE = np.full((24, 36, 3), 90, dtype=np.uint8)
 
@@ -49,6 +57,22 @@ def test_an_affinity_is_marked_at_its_pixel():
         assert affinity_picture(IMAGE, evidence, corner).shape == IMAGE.shape
 
 
+def test_offsets_are_hot_where_the_pixel_draws_from():
+    """Every pixel of a 5×5 map collects from its lower right neighbour, and hands itself to its left one."""
+    collect, distribute = torch.zeros(2, 9, 5, 5), torch.zeros(2, 9, 5, 5)
+    collect[:, 8] = distribute[:, 3] = 20
+    evidence = OffsetMap(collect, distribute)
+    square = np.full((101, 101, 3), 90, dtype=np.uint8)
+    for branch, hot in (("collect", (75, 75)), ("distribute", (50, 75))):
+        shown = offset_picture(square, evidence, (0.5, 0.5), branch=branch, index=1)
+        unmarked = (shown != (64, 255, 96)).any(-1)
+        brightest = np.argwhere(unmarked & (shown.astype(int).sum(-1) >= shown.astype(int).sum(-1)[unmarked].max()))
+        assert np.abs(brightest.mean(0) - hot).max() < 2
+        assert np.abs(np.argwhere(~unmarked).mean(0) - 50).max() < 1.5
+    for corner in ((0.0, 0.0), (1.0, 1.0)):
+        assert offset_picture(IMAGE, evidence, corner, branch="distribute").shape == IMAGE.shape
+
+
 def test_masks_keep_their_scale():
     low, high = mask_pictures(IMAGE, Mask(torch.stack([torch.zeros(3, 3), torch.ones(3, 3)])[None]), [0, 1])
     assert low.astype(int).sum() < high.astype(int).sum()
@@ -56,6 +80,7 @@ def test_masks_keep_their_scale():
 
 @pytest.mark.parametrize(("aggregation", "distribution", "rows"), [
     ("ema", "affinity", 3), ("a2", "mask", 3), ("non_local", "none", 2), ("psp", "none", 1),
+    ("psa", "mask", 3), ("psa", "none", 2),
 ])  # fmt: skip
 def test_a_panel_shows_what_there_is(aggregation, distribution, rows):
     network = segmenter(

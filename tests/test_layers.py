@@ -25,7 +25,8 @@ def test_an_odd_kernel_keeps_the_size_up_to_the_stride(size, kernel_size, stride
 
 def test_is_convolution_norm_and_relu_in_this_order():
     layer = ConvNormAct(3, 5, kernel_size=3, stride=2, dilation=2, bias=True).eval()
-    assert [type(each) for each in layer] == [nn.Conv2d, PooledNorm, nn.ReLU]
+    assert isinstance(layer[0], nn.Conv2d)
+    assert [type(each) for each in (layer[1], layer[2])] == [PooledNorm, nn.ReLU]
     layer[1].running_mean.normal_()
     x = torch.randn(2, 3, 8, 9)
     wanted = layer[1](F.conv2d(x, layer[0].weight, layer[0].bias, stride=2, padding=2, dilation=2)).relu()
@@ -39,6 +40,23 @@ def test_options_reach_their_layer():
     assert layer[0].groups == 4
     assert len(layer) == 2
     assert ConvNormAct(4, 4, kernel_size=3, padding=0)(torch.randn(2, 4, 5, 5)).shape == (2, 4, 3, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 9)])
+def test_a_strided_convolution_computes_what_pytorchs_does(size, dtype):
+    """Only bfloat16 takes another way on narrow maps, and it rounds to the same numbers, but for ties."""
+    layer = ConvNormAct(6, 6, kernel_size=3, stride=2, groups=6, bias=True)[0].to(dtype)
+    x = torch.randn(2, 6, *size).to(dtype)
+    plain = F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1, groups=6)
+    found = layer(x)
+    assert found.dtype == dtype
+    if dtype == torch.bfloat16 and min(size) < 3:
+        torch.testing.assert_close(found, plain, rtol=2**-7, atol=2**-7)
+    else:
+        assert torch.equal(found, plain)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1, groups=6).dtype
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1)])

@@ -309,6 +309,40 @@ def test_images_may_go_in_as_blue_green_red():
     torch.testing.assert_close(model(images).logits, other(images.flip(1)).logits)
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_align_corners_reaches_every_part_that_resizes(aligned):
+    common = {**TINY, "align_corners": aligned}
+    for aggregation in ("psp", "psa"):
+        model = segmenter(3, **common, aggregation=aggregation, aggregation_options=SMALL[aggregation])
+        assert model.aggregation.align_corners == aligned
+    model = segmenter(3, **common, aggregation="none", distribution="mask")
+    assert model.align_corners == model.distribution.align_corners == aligned
+    model = segmenter(3, **common, aggregation="psp", aggregation_options=SMALL["psp"], aggregation_stride=2)
+    assert model.aggregation.align_corners == model.aggregation.inner.align_corners == aligned
+    # A part of one's own takes it, too, and one without such an option is left alone.
+    dotted = segmenter(3, **common, aggregation="segcontext.aggregation.PSP", distribution="affinity")
+    assert dotted.aggregation.align_corners == aligned
+
+
+def test_a_parts_own_align_corners_wins():
+    own = {"align_corners": True}
+    model = segmenter(
+        3,
+        **TINY,
+        align_corners=False,
+        aggregation="psp",
+        aggregation_options={**SMALL["psp"], **own},
+        aggregation_stride=2,
+        downsampled_options=own,
+        distribution="mask",
+        distribution_options=own,
+    )
+    assert model.aggregation.align_corners
+    assert model.aggregation.inner.align_corners
+    assert model.distribution.align_corners
+    assert not model.align_corners
+
+
 def test_parts_around_the_context_take_options_of_their_own():
     options = {
         "aggregation": "cgnl",

@@ -119,7 +119,8 @@ def segmenter(
         auxiliary_channels: its width.
         auxiliary_options: further options of that head: bias, dropout.
         dropout: share of channels dropped before the classifiers.
-        align_corners: of all upsampling outside the backbone.
+        align_corners: of all resizing outside the backbone. A part with an option of that name (PSP, PSA, LDv1,
+            `Downsampled`, or one of your own) takes it, unless that part's options say otherwise.
         bgr: whether images go in as blue, green, red.
         mean: what is subtracted from images in [0, 1], per RGB channel; `None` takes what the backbone names.
         std: what they are divided by afterwards, likewise.
@@ -153,19 +154,21 @@ def segmenter(
     reduce = None if reduce_channels is None else ConvNormAct(deep, reduce_channels, kernel_size=3)
     reduced = deep if reduce_channels is None else reduce_channels
     local_channels = deep if local == "deep" else reduced
+    common = {"align_corners": align_corners}
 
     def aggregate(channels: int) -> nn.Module:
         given = dict(aggregation_options or {})
         if aggregation == "aspp":
             # DeepLabV3 §3.3: the rates count pixels of the feature map, so they follow the stride.
             given.setdefault("rates", tuple(max(1, rate * 8 // trunk.output_stride) for rate in (12, 24, 36)))
-        part = _make("aggregation", aggregation, AGGREGATIONS, (channels,), given)
+        part = _make("aggregation", aggregation, AGGREGATIONS, (channels,), given, common)
         if aggregation_stride == 2 and aggregation != "none":
-            part = _build("downsampled", Downsampled, (part, channels), downsampled_options)
+            part = _build("downsampled", Downsampled, (part, channels), downsampled_options, common)
         return part
 
     def distribute(channels: int) -> nn.Module:
-        return _make("distribution", distribution, DISTRIBUTIONS, (channels, local_channels), distribution_options)
+        sizes = (channels, local_channels)
+        return _make("distribution", distribution, DISTRIBUTIONS, sizes, distribution_options, common)
 
     if aggregation_stride not in (1, 2):
         raise RecipeError(f"aggregation_stride must be 1 or 2, not {aggregation_stride}.")
@@ -229,17 +232,22 @@ def _make(
     known: Mapping[str, type[nn.Module]],
     arguments: tuple[int, ...],
     options: Mapping[str, Any] | None,
+    common: Mapping[str, Any],
 ) -> nn.Module:
     """One part by its name or dotted class path, with an error that names the nearest right option."""
-    return _build(f"{kind} '{name}'", known.get(name) or _imported(kind, name, known), arguments, options)
+    return _build(f"{kind} '{name}'", known.get(name) or _imported(kind, name, known), arguments, options, common)
 
 
 def _build(
-    what: str, part: type[nn.Module], arguments: tuple[Any, ...], options: Mapping[str, Any] | None
+    what: str,
+    part: type[nn.Module],
+    arguments: tuple[Any, ...],
+    options: Mapping[str, Any] | None,
+    common: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """One part of a class, with the same errors."""
-    given = dict(options or {})
+    """One part of a class, with the same errors; of the common settings it takes those that it has options for."""
     accepted = inspect.signature(part).parameters
+    given = {name: value for name, value in (common or {}).items() if name in accepted} | dict(options or {})
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
         check_names(f"option of {what}", given, list(accepted)[len(arguments) :])
     try:

@@ -21,7 +21,7 @@ from segcontext.backbone_dilations import refuse_other_stride
 from segcontext.errors import CheckpointError, RecipeError, SegContextError
 from segcontext.files import atomic_path
 from segcontext.layers import Normalize
-from segcontext.model import Segmenter
+from segcontext.model import Segmenter, options_at_stride
 
 __all__ = ["FORMAT_VERSION", "StateFile", "load_model", "read_state", "save_model", "write_state"]
 
@@ -177,7 +177,8 @@ def load_model(
     Args:
         run: a run folder, or a weight file of segcontext.
         which: ``"best"`` or ``"last"``, of a run folder.
-        output_stride: another stride than in training (train at 16, evaluate at 8).
+        output_stride: another stride than in training (train at 16, evaluate at 8). Dilations of the context parts are
+            scaled with it; what is learned and cannot be scaled is logged, see `segcontext.model.options_at_stride`.
         evaluation_iterations: another number of EM iterations.
         device: where the network goes.
         trust: packages of which a file may name classes as parts. A part from anywhere else is refused unless its
@@ -208,6 +209,9 @@ def load_model(
             refuse_other_stride(dilations, options["output_stride"], output_stride)
             options["output_stride"] = output_stride
         model = segmenter(info["num_classes"], **options)
+        if output_stride is not None:
+            rescaled = options_at_stride(model, options, trained=info["output_stride"])
+            model = model if rescaled == options else segmenter(info["num_classes"], **rescaled)
         given = info["input"]
         model.normalize = Normalize(given["mean"], given["std"], bgr=given["channel_order"] == "bgr")
         model.padding = given["padding"]

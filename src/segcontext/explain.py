@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.errors import ShapeError
+from segcontext.ops.point_attention import PointBranch
 from segcontext.pictures import Pixels, colourise, error_map, grid
-from segcontext.types import Affinity, GatherMap, Mask, Output, Responsibilities
+from segcontext.types import Affinity, GatherMap, Mask, OffsetMap, Output, Responsibilities
 
-__all__ = ["affinity_picture", "basis_pictures", "heat", "mask_pictures", "panel", "telling_bases"]
+__all__ = ["affinity_picture", "basis_pictures", "heat", "mask_pictures", "offset_picture", "panel", "telling_bases"]
 
 
 def heat(image: npt.ArrayLike, weights: Tensor, *, peak: float | None = None, colours: str = "inferno") -> Pixels:
@@ -87,17 +90,33 @@ def affinity_picture(image: npt.ArrayLike, evidence: Affinity, point: tuple[floa
     Returns:
         The picture.
     """
-    height, width = evidence.query.shape[-2:]
-    y, x = round(point[0] * (height - 1)), round(point[1] * (width - 1))
-    shown = heat(image, evidence.row(y, x)[index])
-    row, column = round(point[0] * (shown.shape[0] - 1)), round(point[1] * (shown.shape[1] - 1))
-    arm = max(3, min(shown.shape[:2]) // 24)
-    for offset in range(-arm, arm + 1):
-        for thick in (-1, 0):
-            for r, c in ((row + offset, column + thick), (row + thick, column + offset)):
-                if 0 <= r < shown.shape[0] and 0 <= c < shown.shape[1]:
-                    shown[r, c] = (64, 255, 96)
-    return shown
+    y, x = _pixel(point, evidence.query)
+    return _marked(heat(image, evidence.row(y, x)[index]), point)
+
+
+def offset_picture(
+    image: npt.ArrayLike,
+    evidence: OffsetMap,
+    point: tuple[float, float],
+    *,
+    branch: PointBranch = "collect",
+    index: int = 0,
+) -> Pixels:
+    """Where one pixel draws from by relative position, the pixel marked with a cross (PSANet).
+
+    Args:
+        image: uint8 RGB, (H, W, 3).
+        evidence: from a PSA block.
+        point: the pixel as shares of height and width, each from 0 to 1.
+        branch: ``"collect"`` for the weights that the pixel chose itself, ``"distribute"`` for those that the others
+            chose for it.
+        index: which image of the batch.
+
+    Returns:
+        The picture.
+    """
+    y, x = _pixel(point, evidence.collect)
+    return _marked(heat(image, evidence.row(y, x, branch=branch)[index]), point)
 
 
 def mask_pictures(image: npt.ArrayLike, evidence: Mask, channels: list[int], *, index: int = 0) -> list[Pixels]:
@@ -122,7 +141,7 @@ def panel(
         output: from a network that was asked for evidence.
         palette: one colour per class.
         truth: class indices, (H, W), 255 for void.
-        point: the pixel whose affinity is shown, as shares of height and width.
+        point: the pixel whose affinity or offsets are shown, as shares of height and width.
         bases: how many EM bases, or channels of the mask, are shown.
         index: which image of the batch.
 
@@ -148,6 +167,15 @@ def panel(
     if isinstance(output.aggregation, GatherMap):
         rows.append([heat(pixels, part) for part in output.aggregation.gather[index, :bases]])
         captions.append("where descriptors are gathered from")
+    if isinstance(output.aggregation, OffsetMap):
+        rows.append(
+            [
+                offset_picture(pixels, output.aggregation, place, branch=branch, index=index)
+                for place in (point, (0.75, 0.25))
+                for branch in get_args(PointBranch)
+            ]
+        )
+        captions.append("where the marked pixel collects from · who distributes to it · the same for another pixel")
     if isinstance(output.distribution, Mask):
         rows.append(mask_pictures(pixels, output.distribution, list(range(bases)), index=index))
         captions.append("LDv1 masks of the first channels")
@@ -158,3 +186,22 @@ def panel(
             captions.append(f"affinity of the marked pixel ({name})")
     with torch.no_grad():
         return grid(rows, captions=captions, cell=(260, 400))
+
+
+def _pixel(point: tuple[float, float], maps: Tensor) -> tuple[int, int]:
+    """Row and column on a feature map of a point that is given as shares of height and width."""
+    height, width = maps.shape[-2:]
+    return round(point[0] * (height - 1)), round(point[1] * (width - 1))
+
+
+def _marked(shown: Pixels, point: tuple[float, float]) -> Pixels:
+    """The picture with a cross at the point, drawn into it."""
+    height, width = shown.shape[:2]
+    row, column = round(point[0] * (height - 1)), round(point[1] * (width - 1))
+    arm = max(3, min(height, width) // 24)
+    for offset in range(-arm, arm + 1):
+        for thick in (-1, 0):
+            for r, c in ((row + offset, column + thick), (row + thick, column + offset)):
+                if 0 <= r < height and 0 <= c < width:
+                    shown[r, c] = (64, 255, 96)
+    return shown

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from segcontext.pooled_norm import PooledNorm
 
-__all__ = ["ConvNormAct", "Normalize", "SeparableConvNormAct", "resize"]
+__all__ = ["ConvNormAct", "Normalize", "SeparableConvNormAct", "StridedConv2d", "pixels_at_stride", "resize"]
 
 
 class ConvNormAct(nn.Sequential):
@@ -50,8 +50,10 @@ class ConvNormAct(nn.Sequential):
         padding: int | None = None,
     ) -> None:
         self_padding = dilation * (kernel_size - 1) // 2 if padding is None else padding
+        # Only strided convolutions need the care that `StridedConv2d` takes.
+        convolution = nn.Conv2d if stride == 1 else StridedConv2d
         layers: list[nn.Module] = [
-            nn.Conv2d(
+            convolution(
                 in_channels,
                 out_channels,
                 kernel_size,
@@ -68,6 +70,47 @@ class ConvNormAct(nn.Sequential):
         super().__init__(*layers)
         self.in_channels = in_channels
         self.out_channels = out_channels
+
+
+class StridedConv2d(nn.Conv2d):
+    """A strided convolution whose bfloat16 gradients are right on maps narrower than its kernel, too.
+
+    Note:
+        On such maps PyTorch's CPU kernels (oneDNN; seen in 2.15 at stride 2 on maps one pixel wide, depthwise ones
+        where they are channels-last) leave parts of a bfloat16 weight gradient unwritten. Only there, on the CPU and in
+        bfloat16, this convolution runs in float32 on the same rounded numbers; its result is bfloat16 as always.
+
+    Args:
+        in_channels: channels of the input, and the other arguments of `torch.nn.Conv2d`.
+
+    Shape:
+        As `torch.nn.Conv2d`.
+
+    Example:
+        >>> import torch
+        >>> StridedConv2d(4, 4, 3, stride=2, padding=1, groups=4).bfloat16()(torch.randn(1, 4, 2, 2).bfloat16()).shape
+        torch.Size([1, 4, 1, 1])
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self._affected(input):
+            plain: Tensor = super()._conv_forward(input, weight, bias)
+            return plain
+        exact, kernel = input.bfloat16().float(), weight.bfloat16().float()
+        shift = None if bias is None else bias.bfloat16().float()
+        with torch.autocast("cpu", enabled=False):
+            wide: Tensor = super()._conv_forward(exact, kernel, shift)
+        return wide.bfloat16()
+
+    def _affected(self, input: Tensor) -> bool:
+        # Exported programs have no gradients, and asking for a size would tie them to it.
+        if input.device.type != "cpu" or torch.compiler.is_exporting():
+            return False
+        dtype = input.dtype
+        if dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+        height, width = input.shape[-2:]
+        return dtype == torch.bfloat16 and (height < self.kernel_size[0] or width < self.kernel_size[1])
 
 
 class SeparableConvNormAct(nn.Sequential):
@@ -133,6 +176,24 @@ class Normalize(nn.Module):
         x = x / 255 if images.dtype == torch.uint8 else x
         x = (x - self.mean) / self.std
         return x.flip(1) if self.bgr else x
+
+
+def pixels_at_stride(pixels: int, *, trained: int, now: int) -> int:
+    """A distance on the feature map that spans, at another output stride, as much of the image as before.
+
+    Args:
+        pixels: the distance in pixels of the map, at the stride of the training.
+        trained: pixels of the image per pixel of the map in training.
+        now: the same now.
+
+    Returns:
+        The nearest whole number of pixels, halves rounded up, at least 1.
+
+    Example:
+        >>> pixels_at_stride(3, trained=16, now=8), pixels_at_stride(3, trained=8, now=16)
+        (6, 2)
+    """
+    return max(1, (2 * pixels * trained + now) // (2 * now))
 
 
 def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "LocalInput",
     "Segmenter",
     "SkipInput",
+    "options_at_stride",
     "update_bases",
 ]
 
@@ -49,7 +50,8 @@ class Segmenter(nn.Module):
         auxiliary: an optional head on the backbone's auxiliary features, run where its logits are asked for.
         dropout: share of channels dropped before the classifier in training.
         normalize: applied to the images.
-        align_corners: of all upsampling (True in the papers' code).
+        align_corners: of the decoder's and the logits' upsampling (True in the papers' code); the aggregation and the
+            distribution have been built with their own.
         classes: class names, for those who use the model later.
         palette: an RGB colour per class.
 
@@ -199,6 +201,48 @@ def update_bases(model: nn.Module) -> int:
         >>> # segcontext.update_bases(model)
     """
     return sum(module.update_bases() for module in model.modules() if isinstance(module, KeepsBases))
+
+
+@runtime_checkable
+class CountsPixels(Protocol):
+    """A part with options in pixels of the feature map, which mean another distance at another output stride."""
+
+    def options_at_stride(self, options: Mapping[str, Any], *, trained: int, now: int) -> dict[str, Any]:
+        """The part's options for another stride than that of the training; logs what it cannot scale."""
+        ...
+
+
+def options_at_stride(model: Segmenter, options: Mapping[str, Any], *, trained: int) -> dict[str, Any]:
+    """The options of a network that is to run at another output stride than it was trained at.
+
+    Another stride makes the feature map finer or coarser, and what counts pixels of that map would reach less or more
+    far in the image. Where no weights hang on it, it is scaled, so that it keeps its extent in the image: the rates of
+    ASPP (DeepLabV3 §3.3), the dilation of LDv2, the shrinking before PSA, and the ratio of an LDv1 that shrinks the map
+    without weights. LDv1's depthwise convolutions are learned and stay as they are, which is logged. A part of your own
+    is asked by a method `options_at_stride`.
+
+    Args:
+        model: the network as built for the new stride; its backbone may have kept its own whatever was asked for.
+        options: of `segcontext.segmenter`, with which it was built.
+        trained: the output stride of the training.
+
+    Returns:
+        The options to build it with anew, which are the same where nothing has to change.
+
+    Note:
+        Ours; the papers evaluate LDv1, LDv2 and PSA at the stride of their training. Numbers of pixels are rounded to
+        the nearest whole one, halves up: from stride 8 to 16, LDv2's default dilation 3 becomes 2.
+    """
+    found, now = dict(options), getattr(model.backbone, "output_stride", trained)
+    aggregation = getattr(model.aggregation, "inner", model.aggregation)
+    for name, part in (("aggregation_options", aggregation), ("distribution_options", model.distribution)):
+        if now == trained or not isinstance(part, CountsPixels):
+            continue
+        given = options.get(name) or {}
+        changed = part.options_at_stride(given, trained=trained, now=now)
+        if changed != given:
+            found[name] = changed
+    return found
 
 
 def _join(arrangement: Arrangement, aggregation: nn.Module, distribution: nn.Module, reduced: int, local: int) -> int:

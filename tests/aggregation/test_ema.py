@@ -233,6 +233,60 @@ def test_bases_stay_wide_in_half_precision_training():
     torch.testing.assert_close(module.bases, plain.bases, rtol=0, atol=2e-3)
 
 
+CASTS = {
+    "half": lambda module: module.half(),
+    "bfloat16": lambda module: module.bfloat16(),
+    "to": lambda module: module.to(torch.bfloat16),
+    "to device too": lambda module: module.to("cpu", torch.bfloat16),
+    "by way of double": lambda module: module.double().half(),
+}
+
+
+@pytest.mark.parametrize("cast", CASTS)
+@pytest.mark.parametrize("upkeep", ["moving_average", "fixed"])
+def test_bases_stay_wide_when_the_network_is_cast(cast, upkeep):
+    module = unit(upkeep=upkeep)
+    start = module.bases.clone()
+    CASTS[cast](nn.Sequential(module))
+    assert module.conv1.weight.dtype in (torch.float16, torch.bfloat16)
+    assert module.bases.dtype == torch.float32
+    assert torch.equal(module.bases, start)
+    assert dict(module.named_buffers())["bases"] is module.bases
+    assert next(iter(module.state_dict())) == "bases"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_cast_network_moves_its_bases_by_steps_too_small_for_its_dtype(dtype):
+    """Where 0.9999 of the bases stays, most steps are below what half precision tells apart."""
+    module, wide = (unit(momentum=0.9999) for _ in range(2))
+    module.to(dtype)
+    start, x = module.bases.clone(), images().to(dtype)
+    for _ in range(3):
+        features = module(x).features
+        assert features.dtype == dtype
+        module.update_bases()
+        wide(x.float())
+        wide.update_bases()
+    assert module.bases.dtype == torch.float32
+    moved, wanted = module.bases - start, wide.bases - start
+    assert (moved - wanted).norm() < 0.05 * wanted.norm()
+
+
+def test_other_casts_of_the_bases_are_as_usual():
+    assert unit().double().bases.dtype == torch.float64
+    assert unit(upkeep="learned").bfloat16().bases.dtype == torch.bfloat16
+    assert isinstance(unit(upkeep="learned").bfloat16().bases, nn.Parameter)
+    assert unit().to("meta", torch.bfloat16).bases.device.type == "meta"
+    state = unit().state_dict()
+    state["bases"] = state["bases"] + 1
+    cast = unit().bfloat16()
+    cast.load_state_dict(state)
+    assert torch.equal(cast.bases, state["bases"])
+    narrow = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    cast.load_state_dict(narrow)
+    assert cast.bases.dtype == torch.float32
+
+
 def test_a_step_over_images_that_are_not_numbers_leaves_the_bases_whole():
     module = unit()
     module(torch.full((1, CHANNELS, 2, 2), float("nan")))

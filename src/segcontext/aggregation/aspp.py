@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError
-from segcontext.layers import ConvNormAct, SeparableConvNormAct
+from segcontext.layers import ConvNormAct, SeparableConvNormAct, pixels_at_stride
 from segcontext.types import Context
 
 __all__ = ["ASPP"]
@@ -77,6 +78,16 @@ class ASPP(nn.Module):
         self.image = ConvNormAct(in_channels, out_channels)
         self.project = ConvNormAct(out_channels * (2 + len(self.rates)), out_channels, kernel_size=project_kernel)
         self.dropout = nn.Dropout(dropout)
+
+    def options_at_stride(self, options: Mapping[str, Any], *, trained: int, now: int) -> dict[str, Any]:
+        """The options with rates that keep their extent in the image, see `segcontext.model`.
+
+        Only rates that were given: `segcontext.segmenter` makes the default ones follow the stride by itself.
+        """
+        given = options.get("rates")
+        if given is None:
+            return dict(options)
+        return {**options, "rates": tuple(pixels_at_stride(rate, trained=trained, now=now) for rate in given)}
 
     def forward(self, x: Tensor, *, evidence: bool = False) -> Context:
         """Sees each pixel at every rate, and the image as a whole.

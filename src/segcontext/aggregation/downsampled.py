@@ -23,7 +23,7 @@ class Downsampled(nn.Module):
         channels: C, of the input and of what `inner` takes.
         padding: zero padding of the convolution. 1 keeps ⌈h/2⌉×⌈w/2⌉ pixels, whose centres the upsampling with
             aligned corners puts back where they were on odd maps; 0 is the published code's.
-        align_corners: how the result is upsampled.
+        align_corners: how the result is upsampled; `segcontext.segmenter` hands its own on.
 
     Shape:
         (B, C, h, w) to (B, inner.out_channels, h, w).

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Literal, Self, TypeAlias, get_args
 
 import torch
 import torch.distributed as dist
@@ -50,7 +51,8 @@ class EMA(nn.Module):
         unit_update: whether the mean of the images' bases is brought to unit length before it enters the average.
 
     Attributes:
-        bases: μ, (K, C), float32; a buffer, or a parameter where learned.
+        bases: μ, (K, C), float32 or wider; a buffer that casts to half precision leave wide (in bfloat16 the moving
+            average would stand still), or a parameter where learned.
 
     Shape:
         (B, C, h, w) to (B, C, h, w).
@@ -204,6 +206,14 @@ class EMA(nn.Module):
         self._holding = what
         if what is None:
             self._held = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = self.bases
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.upkeep != "learned" and self.bases.dtype in (torch.float16, torch.bfloat16):
+            # The cast made them narrower for good, so they are taken from before it.
+            self.bases = kept.to(device=self.bases.device, dtype=torch.float32)
+        return self
 
     @torch.no_grad()
     def update_bases(self) -> int:

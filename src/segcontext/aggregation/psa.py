@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError
-from segcontext.layers import ConvNormAct, resize
+from segcontext.layers import ConvNormAct, pixels_at_stride, resize
 from segcontext.ops.point_attention import OutsideWindow, point_attention
 from segcontext.types import Context, OffsetMap
 
 __all__ = ["PSA"]
+
+_logger = logging.getLogger(__name__)
 
 
 class PSA(nn.Module):
@@ -29,7 +33,7 @@ class PSA(nn.Module):
         mask_size: side of the map of offsets. A map of h×w pixels is covered in full by 2·max(h, w) - 1; 59 covers the
             shrunk map of a crop of 465 pixels at output stride 8.
         shrink: the map is shrunk to ⌈h/shrink⌉ × ⌈w/shrink⌉ for the attention.
-        align_corners: how the map is shrunk and upsampled.
+        align_corners: how the map is shrunk and upsampled; `segcontext.segmenter` hands its own on.
         shrink_rule: ``"ceil"`` as above; ``"divisible"`` shrinks to ⌊h/shrink⌋ × ⌊w/shrink⌋ with unaligned corners,
             both ways, wherever `shrink` divides a side, and like ``"ceil"`` with aligned corners elsewhere.
         outside: what pixels beyond the window do: ``"nothing"``, or ``"zero_logit"`` in the softmax.
@@ -49,6 +53,8 @@ class PSA(nn.Module):
         OpenMMLab's port has that, ``shrink_rule="divisible"``, and a projection that is padded although its kernel is
         1×1, so that a border of constants is resized along (``project_padding=1``). Its windows have 97 cells a side,
         or 66 on ADE20K: an even window reaches one pixel further down and right.
+        Offsets count pixels of the shrunk map, and they are learned. Loaded at another output stride than in training,
+        `segcontext.load_model` scales `shrink`, so that they reach as far in the image; that is ours.
         Memory grows with the square of the shrunk map's pixels.
 
     Example:
@@ -92,6 +98,19 @@ class PSA(nn.Module):
         self.distribute_reduce = ConvNormAct(in_channels, channels)
         self.distribute_attention = _attention(channels, mask_size)
         self.project = ConvNormAct(2 * channels, in_channels, padding=project_padding)
+
+    def options_at_stride(self, options: Mapping[str, Any], *, trained: int, now: int) -> dict[str, Any]:
+        """The options with the shrinking that keeps the offsets' extent in the image, see `segcontext.model`.
+
+        A map that would have to be enlarged for it stays as it is, and that is logged.
+        """
+        if self.shrink * trained < now:
+            _logger.warning(
+                "The network was trained at output stride %d and runs at %d: the offsets of PSA are learned, and with "
+                "a map that is shrunk by %d already they reach further in the image than in training.",
+                *(trained, now, self.shrink),
+            )
+        return {**options, "shrink": pixels_at_stride(self.shrink, trained=trained, now=now)}
 
     def forward(self, x: Tensor, *, evidence: bool = False) -> Context:
         """Lays what each pixel collected and was given beside the features.

@@ -26,7 +26,7 @@ class PSP(nn.Module):
         in_channels: C.
         out_channels: channels after the fusing convolution.
         bins: side of each level, in cells. The levels have ⌊C / number of bins⌋ channels each.
-        align_corners: how the levels are upsampled.
+        align_corners: how the levels are upsampled; `segcontext.segmenter` hands its own on.
 
     Shape:
         (B, C, h, w) to (B, out_channels, h, w).

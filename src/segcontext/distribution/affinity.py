@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError
+from segcontext.layers import pixels_at_stride
 from segcontext.ops.local_attention import local_attention
 from segcontext.types import Affinity, Context
 
@@ -27,7 +29,7 @@ class AffinityDistribution(nn.Module):
         in_channels: channels of the aggregated features X_g.
         local_channels: channels of the local features X_l.
         kernel_size: k, odd (Table II(b): 3, 5, 7).
-        dilation: r (Table II(b): 3, 6).
+        dilation: r, in pixels of the map (Table II(b): 3, 6).
         key_channels: D, of queries and keys.
         value_channels: C, of the values and of the output.
         query_input: what the query is projected from: x, X_g or X_l (Table II(c)).
@@ -45,6 +47,9 @@ class AffinityDistribution(nn.Module):
         and a 256-channel X_g the projections have 2304·1024 = 2.36M weights, near the printed +2.3M); logits scaled
         by 1/√D, without which a softmax over 25 dot products of 256 channels starts saturated; projections with
         biases; no output projection and no residual, as eq. 8 has none and the fusion follows (eq. 3).
+        The paper runs LDv2 at the output stride of its training. Loaded at another one, `segcontext.load_model` scales
+        r, which no weight hangs on, so that the window keeps its extent in the image, as ASPP's rates do. That is
+        ours, too, and from stride 8 to 16 only near for an odd r: 3 becomes 2.
     """
 
     def __init__(
@@ -81,6 +86,10 @@ class AffinityDistribution(nn.Module):
         self.query = nn.Conv2d(sources[query_input], key_channels, 1)
         self.key = nn.Conv2d(sources[key_input], key_channels, 1)
         self.value = nn.Conv2d(sources["both"], value_channels, 1)
+
+    def options_at_stride(self, options: Mapping[str, Any], *, trained: int, now: int) -> dict[str, Any]:
+        """The options with the dilation that keeps the window's extent in the image, see `segcontext.model`."""
+        return {**options, "dilation": pixels_at_stride(self.dilation, trained=trained, now=now)}
 
     def forward(self, aggregated: Tensor, local: Tensor, *, evidence: bool = False) -> Context:
         """Hands the aggregated context out to each pixel.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segcontext.errors import RecipeError
-from segcontext.layers import ConvNormAct, resize
+from segcontext.layers import ConvNormAct, pixels_at_stride, resize
 from segcontext.types import Context, Mask
 
 __all__ = ["Downsampling", "MaskDistribution", "Residual"]
+
+_logger = logging.getLogger(__name__)
 
 Downsampling: TypeAlias = Literal["depthwise", "bilinear", "average"]
 Residual: TypeAlias = Literal["paper", "published"]
@@ -32,7 +36,8 @@ class MaskDistribution(nn.Module):
         residual: ``"paper"`` is eq. 2, which doubles X_g where the mask is one; ``"published"`` adds X_g once more, as
             the authors' block does, and so triples it.
         padding: zero padding of the depthwise convolutions. 1 works on every map; 0 is the published code's.
-        align_corners: how the mask is upsampled.
+        align_corners: how the mask is upsampled (and resized by ``"bilinear"``); `segcontext.segmenter` hands its own
+            on.
 
     Shape:
         aggregated (B, C, h, w), local (B, C', h, w), to (B, C, h, w).
@@ -43,6 +48,9 @@ class MaskDistribution(nn.Module):
     Note:
         The published code does not pad and fails on maps below 15 pixels. With ``padding=0`` such maps are
         zero-padded here just as far as the convolutions need; larger ones give the published result.
+        At another output stride than in training, the ratio should change by the same factor for the masks to see as
+        much of the image. Depthwise convolutions are learned one by one and cannot be taken out or put in, so
+        `segcontext.load_model` leaves them and logs it; the two strategies without weights it scales.
         With depthwise convolutions the mask lies in [½, 1], not only in [0, 1]: their last ReLU, which is the
         published code's, leaves the sigmoid nothing negative.
     """
@@ -80,6 +88,20 @@ class MaskDistribution(nn.Module):
                 for _ in range(ratio.bit_length() - 1 if downsampling == "depthwise" else 0)
             )
         )
+
+    def options_at_stride(self, options: Mapping[str, Any], *, trained: int, now: int) -> dict[str, Any]:
+        """The options with the ratio that keeps the masks' extent in the image, see `segcontext.model`.
+
+        Depthwise convolutions are learned: they are left alone, and that is logged.
+        """
+        if self.downsampling == "depthwise":
+            _logger.warning(
+                "The network was trained at output stride %d and runs at %d: the masks of LDv1 come from learned "
+                "convolutions, which cannot be rescaled, and reach %g times as far in the image as in training.",
+                *(trained, now, now / trained),
+            )
+            return dict(options)
+        return {**options, "ratio": max(2, pixels_at_stride(self.ratio, trained=trained, now=now))}
 
     def forward(self, aggregated: Tensor, local: Tensor, *, evidence: bool = False) -> Context:
         """Gates the aggregated features.
