@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from segcontext import checkpoint
-from segcontext.checkpoint import load_model, load_tensors, read_state, save_model, write_state
+from segcontext.checkpoint import load_model, load_tensors, save_model
 from segcontext.distribution import Identity
 from segcontext.errors import CheckpointError, RecipeError
 from segcontext.model import Normalize, Segmenter
+from segcontext.state_file import FORMAT_VERSION, read_state, write_state
 from segcontext.zoo import build
 
 SMALL = {"backbone": "test_resnet", "pretrained": False, "reduce_channels": 8, "bn_momentum": 0.01}
@@ -415,4 +415,4 @@ def test_tensors_of_every_kind_come_back(tmp_path):
 
 
 def test_a_file_of_the_present_format_is_still_read():
-    assert checkpoint.FORMAT_VERSION == 1, "a new format needs a test that files of the old ones load"
+    assert FORMAT_VERSION == 1, "a new format needs a test that files of the old ones load"

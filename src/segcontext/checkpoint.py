@@ -1,18 +1,15 @@
-"""Weight files: safetensors that say how to build their network, so that one file is enough to use it."""
+"""Networks in files that say how to build them, so that one file is enough to use a network."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from segcontext.aggregation import EMA
@@ -22,88 +19,9 @@ from segcontext.errors import CheckpointError, RecipeError, SegContextError
 from segcontext.files import atomic_path
 from segcontext.layers import Normalize
 from segcontext.model import Segmenter, options_at_stride
+from segcontext.state_file import read_state, write_state
 
-__all__ = ["FORMAT_VERSION", "StateFile", "load_model", "read_state", "save_model", "write_state"]
-
-FORMAT_VERSION = 1
-
-
-class StateFile(NamedTuple):
-    """What a file of ours holds.
-
-    Attributes:
-        tensors: by name.
-        info: everything else, as plain JSON values.
-    """
-
-    tensors: dict[str, Tensor]
-    info: dict[str, Any]
-
-
-def write_state(path: str | Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any], *, kind: str) -> None:
-    """Writes tensors and facts as one safetensors file, whole or not at all.
-
-    Args:
-        path: where to; an older file there is replaced in one move.
-        tensors: by name.
-        info: plain JSON values.
-        kind: what the file is, ``"model"`` or ``"training"``.
-    """
-    path = Path(path)
-    header = {"format_version": FORMAT_VERSION, "kind": kind, **info}
-    # Tensors that share storage (or are views) are written out one by one: safetensors keeps no sharing.
-    data = to_safetensors(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        metadata={"segcontext": json.dumps(header)},
-    )
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_state(path: str | Path, *, kind: str) -> StateFile:
-    """Reads a file that `write_state` wrote; never runs code from it.
-
-    Args:
-        path: the file.
-        kind: what it must be.
-
-    Returns:
-        Tensors and facts.
-
-    Raises:
-        CheckpointError: where the file is missing, damaged, a pickle, of another kind, or of a newer format.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"There is no weight file at {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            info = json.loads(metadata.get("segcontext", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        if _is_pickle(path):
-            raise CheckpointError(
-                f"{path} is a pickle, which can run code when it is opened, so it was not. Expected a .safetensors "
-                "file of segcontext: take one from a run's weights folder."
-            ) from error
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}). Take another copy of it."
-        ) from error
-    if not isinstance(info, dict) or not isinstance(info.get("format_version"), int):
-        raise CheckpointError(
-            f"{path} is a safetensors file of something else: it does not say which network it belongs to. Backbone "
-            "weights go into the recipe's key 'weights'."
-        )
-    if info["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format {info['format_version']}, and this segcontext reads up to {FORMAT_VERSION}: upgrade it."
-        )
-    if info.get("kind") != kind:
-        raise CheckpointError(f"{path} holds a {info.get('kind')} state, but a {kind} state was expected.")
-    return StateFile(tensors, info)
+__all__ = ["describe", "load_model", "load_tensors", "save_model", "weight_file", "write_network"]
 
 
 def save_model(
@@ -161,6 +79,20 @@ def describe(model: Segmenter) -> dict[str, Any]:
             "evaluation": units[0].evaluation_iterations if units else None,
         },
     }
+
+
+def write_network(folder: Path, model: Segmenter) -> None:
+    """Writes ``model.json``: how the network is built, its classes, its input, its stride and iterations.
+
+    It is a copy, for people and other programs, of what every weight file of the run says of its network.
+    `load_model` reads the weight file alone and never this one.
+
+    Args:
+        folder: the run folder.
+        model: the network.
+    """
+    with atomic_path(folder / "model.json") as temporary:
+        temporary.write_text(json.dumps(describe(model), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_model(
@@ -295,17 +227,6 @@ def _check_trust(path: Path, kind: str, name: str, trust: Sequence[str]) -> None
             f"{path} names a part of another package ({kind}: {name}), and importing it would run its code. If you "
             f"trust that package, import it first or pass trust=['{package}'] (--trust {package})."
         )
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether a file that is no safetensors file begins like a pickle or a zip archive of one."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError:
-        return False
-    # A cut safetensors file may begin with the same bytes, its length, but a brace always follows.
-    return len(start) == 9 and start[8:] != b"{" and (start[:1] == b"\x80" or start[:2] == b"PK")
 
 
 def _plain(value: Any) -> Any:

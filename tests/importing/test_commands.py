@@ -31,7 +31,7 @@ def run(file, tmp_path_factory):
 
 
 def test_a_run_folder_is_left(file, run, capsys):
-    assert sorted(each.name for each in run.iterdir()) == ["recipe.yaml", "report.md", "weights"]
+    assert sorted(each.name for each in run.iterdir()) == ["model.json", "recipe.yaml", "report.md", "weights"]
     best, last = (run / "weights" / f"{name}.safetensors" for name in ("best", "last"))
     assert best.read_bytes()[:4096] == last.read_bytes()[:4096]
     model = segcontext.load_model(run, which="last")

@@ -14,9 +14,9 @@ from rich.console import Console
 
 import segcontext
 from segcontext import Recipe, load_model
-from segcontext.checkpoint import read_state
 from segcontext.errors import OutOfMemory, OutputExists, RecipeError, TrainingDiverged
 from segcontext.evaluation.provenance import provenance
+from segcontext.state_file import read_state
 from segcontext.training import TrainingInterrupted, train
 from segcontext.training.log import Log
 from segcontext.training.task import Task

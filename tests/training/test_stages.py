@@ -7,8 +7,8 @@ import torch
 import yaml
 
 from segcontext import Recipe, cli
-from segcontext.checkpoint import read_state
 from segcontext.errors import OutputExists, RecipeError
+from segcontext.state_file import read_state
 from segcontext.training import TrainingInterrupted, train
 from segcontext.training.log import Log
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from segcontext.checkpoint import save_model
+from segcontext.checkpoint import save_model, write_network
 from segcontext.errors import OutputExists
 from segcontext.files import atomic_path
 from segcontext.importing.recognition import Imported, load
@@ -25,9 +25,9 @@ def import_run(
 ) -> Imported:
     """Brings somebody else's weight file into a run folder of its own.
 
-    The folder holds ``weights/best.safetensors`` and ``weights/last.safetensors`` (the same), ``recipe.yaml`` (the
-    network's keys, and what is known of its training) and ``report.md``. Evaluation, prediction and
-    `segcontext.load_model` take it like any other run; ``segcontext train --config RUN/recipe.yaml --init RUN``
+    The folder holds ``weights/best.safetensors`` and ``weights/last.safetensors`` (the same), ``model.json``,
+    ``recipe.yaml`` (the network's keys, and what is known of its training) and ``report.md``. Evaluation, prediction
+    and `segcontext.load_model` take it like any other run; ``segcontext train --config RUN/recipe.yaml --init RUN``
     trains on from it.
 
     Args:
@@ -57,6 +57,7 @@ def import_run(
         os.link(best, last)
     except OSError:  # a file system without links
         shutil.copyfile(best, last)
+    write_network(folder, found.model)
     keys = recipe_keys(found, dataset)
     header = (
         f"# {found.layout.title}, imported from {source.name}.\n"

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segcontext.checkpoint import load_tensors, read_state
+from segcontext.checkpoint import load_tensors
 from segcontext.data import Dataset, class_frequencies, class_weights
 from segcontext.errors import CheckpointError, RecipeError, SegContextError, ShapeError
 from segcontext.evaluation import listing, plain_names
 from segcontext.inference import Protocol, evaluating
 from segcontext.model import Segmenter
 from segcontext.recipe import Recipe
+from segcontext.state_file import read_state
 from segcontext.training.task import Task
 from segcontext.zoo import build
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
-from segcontext.checkpoint import describe
 from segcontext.errors import OutputExists, RecipeError
-from segcontext.files import atomic_path
-from segcontext.model import Segmenter
 from segcontext.recipe import Recipe
 
-__all__ = ["BEFORE", "check_free", "check_same", "prepare", "write_network"]
+__all__ = ["BEFORE", "check_free", "check_same", "prepare"]
 
 #: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
 EXECUTION_KEYS = frozenset(
@@ -58,20 +54,6 @@ def prepare(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> N
     folder.mkdir(parents=True, exist_ok=True)
     header = "Every key of this run. Repeat it: segcontext train --config recipe.yaml --out FOLDER"
     recipe.absolute().save(folder / "recipe.yaml", header=header)
-
-
-def write_network(folder: Path, model: Segmenter) -> None:
-    """Writes ``model.json``: how the network is built, its classes, its input, its stride and iterations.
-
-    It is a copy, for people and other programs, of what every weight file of the run says of its network.
-    `segcontext.load_model` reads the weight file alone and never this one.
-
-    Args:
-        folder: the run folder.
-        model: the network.
-    """
-    with atomic_path(folder / "model.json") as temporary:
-        temporary.write_text(json.dumps(describe(model), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_free(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:

@@ -18,14 +18,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from rich.markup import escape
 
-from segcontext.checkpoint import weight_file
+from segcontext.checkpoint import weight_file, write_network
 from segcontext.data import open_dataset
 from segcontext.errors import RecipeError
 from segcontext.layers import Normalize
 from segcontext.recipe import Recipe
 from segcontext.training.bar import Bar
 from segcontext.training.building import check_test_protocol, make_task, start_from
-from segcontext.training.folder import BEFORE, check_free, check_same, prepare, write_network
+from segcontext.training.folder import BEFORE, check_free, check_same, prepare
 from segcontext.training.keeper import Keeper
 from segcontext.training.log import Log
 from segcontext.training.memory import training_memory

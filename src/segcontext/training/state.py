@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segcontext.checkpoint import StateFile, load_tensors, read_state, write_state
+from segcontext.checkpoint import load_tensors
 from segcontext.errors import CheckpointError
+from segcontext.state_file import StateFile, read_state, write_state
 from segcontext.training.task import Task
 
 __all__ = ["Progress", "load_state", "read_training", "save_state"]
