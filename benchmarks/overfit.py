@@ -24,12 +24,14 @@ from segcontext.distribution import DISTRIBUTIONS
 from segcontext.losses import cross_entropy
 from segcontext.metrics import confusion_matrix, scores
 
-BACKBONE, GOAL, LIMIT, EVERY, RATE = "resnet18d", 0.90, 600, 20, 3e-3
+BACKBONE, GOAL, LIMIT, EVERY = "resnet18d", 0.90, 1000, 20
 #: A narrow trunk with a decoder at stride 2: poles are one to three pixels wide.
 TRUNK = {"low_stride": 2, "timm_options": {"channels": [32, 48, 64, 96], "stem_width": 16}}
 
 
-def overfit(aggregation: str, distribution: str, images: torch.Tensor, masks: torch.Tensor) -> dict[str, object]:
+def overfit(
+    aggregation: str, distribution: str, images: torch.Tensor, masks: torch.Tensor, rate: float
+) -> dict[str, object]:
     """Trains one combination until it has the eight images at 90 % mIoU, or gives up.
 
     The running statistics of batch norm follow at a momentum of 0.3, since the network moves fast.
@@ -41,12 +43,12 @@ def overfit(aggregation: str, distribution: str, images: torch.Tensor, masks: to
         aggregation_options={"num_bases": 32} if aggregation == "ema" else {}, distribution_options=options,
         backbone_options=TRUNK, reduce_channels=96, decoder_channels=32, dropout=0.0, bn_momentum=0.3,
     ).to(memory_format=torch.channels_last)  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     best, seconds = 0.0, []
     for step in range(1, LIMIT + 1):
         started = time.perf_counter()
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, step / 20)
+            group["lr"] = rate * min(1.0, step / 20)
         # All eight at once: batch norm then sees in training what it averages for evaluation.
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
@@ -66,6 +68,7 @@ def overfit(aggregation: str, distribution: str, images: torch.Tensor, masks: to
     return {
         "aggregation": aggregation,
         "distribution": distribution,
+        "rate": rate,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": step,
         "seconds_per_step": round(sorted(seconds)[len(seconds) // 2], 3),
@@ -78,6 +81,7 @@ def main() -> None:
     parser.add_argument("camvid", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results/overfit.json"))
     parser.add_argument("--shrink", type=int, default=2, help="by how much images are shrunk; 1 takes them whole")
+    parser.add_argument("--rate", type=float, default=3e-3, help="AdamW's learning rate")
     parser.add_argument("--only", help="one combination, aggregation/distribution")
     arguments = parser.parse_args()
     data = CamVid(arguments.camvid, "train")
@@ -93,7 +97,7 @@ def main() -> None:
             wanted = arguments.only in (None, f"{aggregation}/{distribution}")
             if (aggregation, distribution) in known or not wanted:
                 continue
-            rows.append(overfit(aggregation, distribution, images, masks))
+            rows.append(overfit(aggregation, distribution, images, masks, arguments.rate))
             print(rows[-1], flush=True)
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

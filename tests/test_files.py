@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -25,6 +26,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path):
+    def fill():
+        with atomic_path(tmp_path / "a.txt"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as found:
+        fill()
+    assert found.value.filename == str(tmp_path / "a.txt")
 
 
 def test_the_temporary_file_is_hidden_has_the_suffix_and_one_name_per_file(tmp_path):

@@ -418,9 +418,12 @@ def test_the_predictor_takes_files_pictures_arrays_and_tensors(tmp_path):
         array,
         array.astype(np.uint16) * 256,
         array.astype(np.float32) / 255,
+        (array / 255).astype(">f4"),
+        array.astype(">u2") * 256,
         np.asfortranarray(array)[::1],
         np.dstack([array, np.zeros((2, 3), dtype=np.uint8)]),
         torch.from_numpy(array).permute(2, 0, 1),
+        torch.from_numpy(array.astype(np.uint16) * 256).permute(2, 0, 1),
         torch.from_numpy(array).permute(2, 0, 1).float() / 255,
     ]
     for source in sources:
@@ -443,10 +446,23 @@ def test_grey_pictures_become_rgb():
         Image.fromarray(grey),
         Image.fromarray(grey.astype(np.uint16) * 256),
         Image.fromarray(grey).convert("P"),
+        Image.fromarray(grey.astype(np.int32)),
+        Image.fromarray(grey.astype(np.int32) * 256),
+        Image.fromarray(grey.astype(np.float32) / 255),
         torch.from_numpy(grey),
         torch.from_numpy(grey)[None],
     ):
         assert torch.equal(read_source(source), expected)
+
+
+@pytest.mark.parametrize("values", [[[0.0, 254.0]], [[-0.5, 1.0]], [[0.0, float("nan")]], [[0, 70000]], [[-1, 3]]])
+def test_numbers_of_no_known_range_are_refused_rather_than_clipped(tmp_path, values):
+    kind = np.float32 if isinstance(values[0][0], float) else np.int32
+    Image.fromarray(np.array(values, kind)).save(tmp_path / "a.tif")
+    with pytest.raises(SampleError, match=r"a\.tif.* must lie in"):
+        read_source(tmp_path / "a.tif")
+    with pytest.raises(SampleError, match="must lie in"), Image.open(tmp_path / "a.tif") as opened:
+        read_source(opened)
 
 
 def test_the_orientation_of_a_photograph_is_respected(tmp_path):

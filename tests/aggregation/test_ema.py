@@ -389,6 +389,15 @@ def test_two_processes_move_the_bases_as_one_does(tmp_path):
     torch.testing.assert_close(first, alone.bases, rtol=1e-5, atol=1e-6)
 
 
+def test_what_was_gathered_follows_the_module():
+    module = unit()
+    module(images())
+    module.to("meta")
+    assert module._seen.is_meta
+    module.to_empty(device="cpu")
+    assert module._seen is None
+
+
 def test_relu_and_residual_come_last():
     module, x = unit(), images()
     assert (module(x).features >= 0).all()

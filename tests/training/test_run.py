@@ -16,7 +16,7 @@ import segcontext
 from segcontext import Recipe, load_model
 from segcontext.errors import OutOfMemory, OutputExists, RecipeError, TrainingDiverged
 from segcontext.evaluation.provenance import provenance
-from segcontext.state_file import read_state
+from segcontext.state_file import read_state, write_state
 from segcontext.training import TrainingInterrupted, train
 from segcontext.training.log import Log
 from segcontext.training.task import Task
@@ -302,6 +302,30 @@ def test_the_bar_leaves_the_terminal_as_it_was(tmp_path, capsys):
 def test_a_resumed_run_cannot_become_another(whole):
     with pytest.raises(RecipeError, match=r"lr: 0.05 → 0.1"):
         train(recipe(lr=0.1), whole.folder, resume=True)
+
+
+def test_a_resumed_run_goes_on_with_the_images_it_began_with(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    kept, info = read_state(folder / "state.safetensors", kind="training")
+    number, _ = info["progress"]["images"].split(":")
+    facts = {**info, "progress": {**info["progress"], "images": f"{number}:of other names"}}
+    write_state(folder / "state.safetensors", kept, facts, kind="training")
+    with pytest.raises(RecipeError, match=f"on {number} training images, and these {number} are not the same"):
+        train(recipe(), folder, resume=True)
+
+
+def test_what_may_change_on_the_way_is_written_down(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    train(recipe(test_protocol={"flip": True}), folder, resume=True)
+    assert Recipe.load(folder / "recipe.yaml").test_protocol == {"flip": True}
+
+
+def test_fewer_validation_images_than_processes_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match="1 validation images cannot be shared by 2 processes"):
+        train(recipe(val_limit=1, devices=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path):

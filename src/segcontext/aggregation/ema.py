@@ -213,6 +213,8 @@ class EMA(nn.Module):
         if self.upkeep != "learned" and self.bases.dtype in (torch.float16, torch.bfloat16):
             # The cast made them narrower for good, so they are taken from before it.
             self.bases = kept.to(device=self.bases.device, dtype=torch.float32)
+        # What was gathered for the next step goes where the bases go, and stays as wide.
+        self._seen, self._held = (_moved(each, self.bases.device) for each in (self._seen, self._held))
         return self
 
     @torch.no_grad()
@@ -255,3 +257,8 @@ def _recomputing() -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._current_graph_task_id() != -1
+
+
+def _moved(tensor: Tensor | None, place: torch.device) -> Tensor | None:
+    """The tensor at another place; from a place without numbers there is nothing to bring."""
+    return None if tensor is None or (tensor.is_meta and place.type != "meta") else tensor.to(place)

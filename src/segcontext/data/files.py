@@ -44,9 +44,13 @@ def read_image(path: str | Path) -> tv_tensors.Image:
         uint8 RGB, (3, H, W).
 
     Raises:
-        SampleError: if the file is missing, truncated or no image.
+        SampleError: if the file is missing, truncated or no image, or its numbers have no known range.
     """
-    return tv_tensors.Image(rgb_pixels(decode(Path(path))))
+    picture = decode(Path(path))
+    try:
+        return tv_tensors.Image(rgb_pixels(picture))
+    except ValueError as error:
+        raise SampleError(f"{path} cannot be read as an image: {error}. Export it with 8 or 16 bits.") from error
 
 
 def decode(path: Path) -> Image.Image:
@@ -79,14 +83,28 @@ def rgb_pixels(image: Image.Image) -> Tensor:
     """The pixels of a decoded picture of any mode.
 
     Args:
-        image: the picture; 16-bit greys keep their upper eight bits, alpha is dropped.
+        image: the picture; 16-bit greys keep their upper eight bits, floats are shares of white, alpha is dropped.
 
     Returns:
         uint8 RGB, (3, H, W).
+
+    Raises:
+        ValueError: floats outside [0, 1], or integers beyond 16 bits.
     """
-    if image.mode.startswith("I"):
+    if image.mode == "F":
+        shares = np.asarray(image)
+        # NaN is not between them either.
+        if not np.all((shares >= 0) & (shares <= 1)):
+            raise ValueError(f"its floats run from {shares.min():g} to {shares.max():g}, but must lie in [0, 1]")
+        image = Image.fromarray(np.rint(255 * shares).astype(np.uint8))
+    elif image.mode.startswith("I"):
         # Pillow would clip these at 255 instead of scaling them.
-        image = Image.fromarray(np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8))
+        numbers = np.asarray(image, np.int64)
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < 0 or high > 65535:
+            raise ValueError(f"its integers run from {low} to {high}, but must lie in 0..255 or 0..65535")
+        # Integers of 32 bits may hold either range, those of 16 bits hold theirs.
+        image = Image.fromarray((numbers >> (0 if image.mode == "I" and high < 256 else 8)).astype(np.uint8))
     elif image.mode == "P":
         # Straight to RGB, Pillow warns of palettes that hold transparency.
         image = image.convert("RGBA")

@@ -35,7 +35,10 @@ def read_source(source: ImageSource) -> Tensor:
     if isinstance(source, Image.Image):
         return _from_pillow(source)
     if isinstance(source, Tensor):
-        return _as_rgb(source.detach().as_subclass(Tensor), channels_first=True)
+        pixels = source.detach().as_subclass(Tensor)
+        if pixels.dtype == torch.uint16:
+            pixels = (pixels.int() >> 8).to(torch.uint8)
+        return _as_rgb(pixels, channels_first=True)
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, str | os.PathLike):
@@ -45,10 +48,14 @@ def read_source(source: ImageSource) -> Tensor:
 
 
 def _from_array(array: npt.NDArray[Any]) -> Tensor:
+    # PyTorch takes the machine's own byte order alone.
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
-    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise ShapeError(f"An image array holds uint8, uint16 or floats in [0, 1], not {array.dtype}.")
+    if array.dtype != np.uint8 and array.dtype not in (np.float16, np.float32, np.float64):
+        raise ShapeError(
+            f"An image array holds uint8, uint16 or floats in [0, 1] of 16, 32 or 64 bits, not {array.dtype}."
+        )
     # A copy: PyTorch takes neither negative strides nor read-only memory.
     return _as_rgb(torch.from_numpy(array.copy()), channels_first=False)
 

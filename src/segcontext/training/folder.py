@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 from pathlib import Path
 
+from segcontext.data import Dataset
 from segcontext.errors import OutputExists, RecipeError
+from segcontext.files import atomic_path
 from segcontext.recipe import Recipe
 
-__all__ = ["BEFORE", "check_free", "check_same", "prepare"]
+__all__ = ["BEFORE", "check_free", "check_images", "check_same", "images_digest", "prepare", "write_recipe"]
 
 #: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
 EXECUTION_KEYS = frozenset(
@@ -30,6 +33,7 @@ WRITTEN = (
     "explained_*.png",
     "tensorboard",
     "validation",
+    "evaluation",
     "weights/best.safetensors",
     "weights/last.safetensors",
 )
@@ -52,8 +56,19 @@ def prepare(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> N
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(folder, recipe)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Writes ``recipe.yaml``, with absolute paths; a resumed run may have changed how it is executed or tested.
+
+    Args:
+        folder: the run folder.
+        recipe: the run's recipe.
+    """
     header = "Every key of this run. Repeat it: segcontext train --config recipe.yaml --out FOLDER"
-    recipe.absolute().save(folder / "recipe.yaml", header=header)
+    with atomic_path(folder / "recipe.yaml") as temporary:
+        recipe.absolute().save(temporary, header=header)
 
 
 def check_free(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -> None:
@@ -86,6 +101,38 @@ def check_free(folder: Path, recipe: Recipe, *, overwrite: bool, resume: bool) -
         )
     if not (folder / "recipe.yaml").is_file():
         raise OutputExists(f"{folder} holds no earlier run, so it is not replaced: choose another folder.")
+
+
+def check_images(begun: str, now: str, *, source: str) -> None:
+    """A resumed run goes on with the images that it began with, wherever they lie by now.
+
+    Args:
+        begun: `images_digest` of the images it began with; empty in states of earlier versions.
+        now: that of the images at hand.
+        source: what to call the state in errors.
+
+    Raises:
+        RecipeError: they are not the same.
+    """
+    if begun and begun != now:
+        (were, _), (are, _) = (digest.split(":") for digest in (begun, now))
+        raise RecipeError(
+            f"{source} belongs to a run on {were} training images, and these {are} are not the same by number, name or "
+            "order. Resume it on the images it was started on, or start a new run (--init takes its weights)."
+        )
+
+
+def images_digest(dataset: Dataset) -> str:
+    """What tells one list of training images from another: their number and a hash of their names.
+
+    Args:
+        dataset: the images.
+
+    Returns:
+        ``"367:1f0c…"``.
+    """
+    names = "\n".join(item.name for item in dataset.items)
+    return f"{len(dataset)}:{hashlib.sha256(names.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
 
 
 def check_same(recipe: Recipe, folder: Path) -> None:

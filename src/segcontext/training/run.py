@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -21,11 +22,20 @@ from rich.markup import escape
 from segcontext.checkpoint import weight_file, write_network
 from segcontext.data import open_dataset
 from segcontext.errors import RecipeError
+from segcontext.evaluation import spread
 from segcontext.layers import Normalize
 from segcontext.recipe import Recipe
 from segcontext.training.bar import Bar
 from segcontext.training.building import check_test_protocol, make_task, start_from
-from segcontext.training.folder import BEFORE, check_free, check_same, prepare
+from segcontext.training.folder import (
+    BEFORE,
+    check_free,
+    check_images,
+    check_same,
+    images_digest,
+    prepare,
+    write_recipe,
+)
 from segcontext.training.keeper import Keeper
 from segcontext.training.log import Log
 from segcontext.training.memory import training_memory
@@ -107,14 +117,22 @@ def train(
             "batch. freeze_bn: true makes the number of processes irrelevant.",
             devices * nodes,
         )
+    shown = len(spread(val, recipe.val_limit))
+    if shown < devices * nodes:
+        raise RecipeError(
+            f"{shown} validation images cannot be shared by {devices * nodes} processes: take fewer processes "
+            "(--devices), or more images (val_split, val_limit)."
+        )
     check_test_protocol(recipe)
     task = make_task(recipe, data, total)
     if recipe.after and not resumable:
         _train_before(recipe, folder, resume=resume, overwrite=overwrite, console=console)
-    progress = Progress(total=total)
+    progress = Progress(total=total, images=images_digest(data))
     state = None
     if resumable:
-        state, progress = read_training(folder / "state.safetensors")
+        state, begun = read_training(folder / "state.safetensors")
+        check_images(begun.images, progress.images, source=str(folder / "state.safetensors"))
+        progress = dataclasses.replace(begun, images=progress.images)
         load_state(state, task, source=str(folder / "state.safetensors"))
         task.step = progress.step
     elif recipe.after:
@@ -136,6 +154,8 @@ def train(
         # Nothing of an earlier run is touched before everything that could be wrong with this one has been built.
         if is_primary() and not resumable:
             prepare(folder, recipe, overwrite=overwrite, resume=resume)
+        elif is_primary():
+            write_recipe(folder, recipe)
         if is_primary():
             write_network(folder, task.model)
         if progress.step and unvalidated:

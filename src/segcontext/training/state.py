@@ -28,6 +28,7 @@ class Progress:
         best: the best validation mIoU so far, -1 before the first.
         best_step: the step it was reached at.
         seconds: time spent training and validating, over all resumptions.
+        images: which training images it is on, see `segcontext.training.folder.images_digest`.
     """
 
     step: int = 0
@@ -36,6 +37,7 @@ class Progress:
     best: float = -1.0
     best_step: int = -1
     seconds: float = 0.0
+    images: str = ""
 
 
 def save_state(path: Path, task: Task, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
