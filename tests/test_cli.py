@@ -440,7 +440,8 @@ def test_an_evaluation_agrees_with_the_run_and_leaves_its_tables(run, tiny_run, 
     found, before = (
         json.loads((folder / "scores.json").read_text()) for folder in (tmp_path / "found", tiny_run / "validation")
     )
-    assert {**found, "seconds": 0} == {**before, "seconds": 0}
+    assert {**found, "seconds": 0, "weights": ""} == {**before, "seconds": 0, "weights": ""}
+    assert found["weights"] == str(tiny_run / "weights/best.safetensors")
     files = written(tmp_path / "found")
     assert set(files) > {"scores.json", "per_class.csv", "confusion.csv", "confusion.png", "pictures/overview.png"}
 
@@ -462,6 +463,9 @@ def test_the_protocol_and_the_network_are_as_asked(run, tiny_run, tmp_path, monk
     assert seen == [(8, 1, "bf16"), (16, 3, None)]
     scales, sliding = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("scales", "window"))
     assert scales["images"] == 1
+    conditions = ("weights", "output_stride", "iterations", "precision")
+    assert [scales[key] for key in conditions] == [str(tiny_run / "weights/last.safetensors"), 8, 1, "bf16"]
+    assert [sliding[key] for key in conditions] == [str(tiny_run / "weights/best.safetensors"), 16, 3, "32"]
     assert (sliding["images"], sliding["split"]) == (4, "train")
     asked = {"mode": "whole", "scales": [0.5, 1.25], "flip": True, "average": "logits", "padding": "stride_plus_one"}
     assert asked.items() <= scales["protocol"].items()
@@ -473,13 +477,19 @@ def test_a_run_is_evaluated_as_its_recipe_says_unless_told_otherwise(run, own_ru
     recipe["test_protocol"] = {"window": 32, "mode": "sliding", "overlap": 0.5, "flip": True, "iterations": 2}
     (own_run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     found = {}
-    for name, words in {"as_told": (), "scale": ("--scales", "0.5"), "whole": ("--mode", "whole")}.items():
+    for name, words in {
+        "as_told": (),
+        "scale": ("--scales", "0.5"),
+        "whole": ("--mode", "whole"),
+        "plain": ("--flip", "false"),
+    }.items():
         assert run("evaluate", own_run, "--limit", "1", "--out", tmp_path / name, *words).code == 0
         found[name] = json.loads((tmp_path / name / "scores.json").read_text())["protocol"]
     own = {"mode": "sliding", "window": 32, "overlap": 0.5, "flip": True, "scales": [1.0]}
     assert own.items() <= found["as_told"].items()
     assert {**own, "scales": [0.5]}.items() <= found["scale"].items()
     assert {"mode": "whole", "window": None, "flip": True}.items() <= found["whole"].items()
+    assert {**own, "flip": False}.items() <= found["plain"].items()
 
 
 def test_predictions_follow_the_recipe_as_evaluations_do(run, own_run, folder_data, tmp_path, monkeypatch):
@@ -506,6 +516,33 @@ def test_predictions_follow_the_recipe_as_evaluations_do(run, own_run, folder_da
     own = Protocol(mode="sliding", window=32, overlap=0.5, flip=True)
     # A weight file alone has no recipe.
     assert asked == [(own, 2, 8), (Protocol(scales=(0.5,), flip=True), 1, 16), (Protocol(), 3, 16)]
+
+
+@pytest.mark.parametrize(
+    ("words", "flip"),
+    [
+        (("IMAGE",), True),
+        (("IMAGE", "--flip"), True),
+        (("--flip", "IMAGE"), True),
+        (("IMAGE", "--flip", "true"), True),
+        (("--flip", "false", "IMAGE"), False),
+        (("IMAGE", "--flip=false"), False),
+    ],
+)
+def test_flip_can_be_switched_on_and_off(run, own_run, folder_data, tmp_path, monkeypatch, words, flip):
+    from segcontext.inference import Predictor
+
+    recipe = yaml.safe_load((own_run / "recipe.yaml").read_text())
+    (own_run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "test_protocol": {"flip": True}}))
+    asked = []
+    monkeypatch.setattr(
+        "segcontext.inference.Predictor", lambda *_, **options: asked.append(options) or Predictor(*_, **options)
+    )
+    image = folder_data / "images/val/street_4.jpg"
+    words = [image if word == "IMAGE" else word for word in words]
+    assert run("predict", own_run, *words, "--out", tmp_path / "out").code == 0
+    assert [options["protocol"].flip for options in asked] == [flip]
+    assert len(list((tmp_path / "out/masks").iterdir())) == 1
 
 
 def test_an_image_that_does_not_fit_into_memory_has_a_way_on(run, tiny_run, folder_data, tmp_path):
@@ -554,7 +591,8 @@ def test_a_weight_file_is_enough_to_evaluate(run, tiny_run, folder_data, tmp_pat
     file = shutil.copy(tiny_run / "weights/best.safetensors", tmp_path / "mine.safetensors")
     refused(run("evaluate", file), "Say what to evaluate on: --data FOLDER")
     assert run("evaluate", file, "--data", folder_data, "--window", "[32]").code == 0
-    assert json.loads((tmp_path / "mine-evaluation/scores.json").read_text())["protocol"]["window"] == 32
+    found = json.loads((tmp_path / "mine-evaluation/scores.json").read_text())
+    assert (found["protocol"]["window"], found["weights"], found["data"]) == (32, str(file), str(folder_data))
 
 
 @pytest.mark.parametrize(

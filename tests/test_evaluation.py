@@ -13,6 +13,7 @@ from torch import multiprocessing, nn
 from torchvision import tv_tensors
 
 from segcontext.cli import main
+from segcontext.data import Scenes
 from segcontext.data.dataset import Dataset, Item
 from segcontext.errors import DataError, LabelError, OutputExists, RecipeError
 from segcontext.evaluation import ImageScore, Measured, Measures, evaluate
@@ -184,6 +185,27 @@ def test_other_classes_are_refused(data, classes, words):
     assert model.calls == []
 
 
+def test_what_was_scored_is_told(data, monkeypatch, tmp_path):
+    from segcontext import segmenter
+
+    monkeypatch.chdir(tmp_path)
+    small = {"backbone": "test_resnet", "pretrained": False, "reduce_channels": 8}
+    model = segmenter(3, aggregation="ema", output_stride=8, **small)
+    model.aggregation.evaluation_iterations = 5
+    options = {"limit": 1, "pictures": 0, "progress": False}
+    found = evaluate(model, data, weights="runs/a/weights/last.safetensors", precision="bf16", **options).as_dict()
+    said = {key: found[key] for key in ("data", "weights", "output_stride", "iterations", "precision")}
+    assert said == {
+        "data": str(data.root.absolute()),
+        "weights": str(tmp_path / "runs/a/weights/last.safetensors"),
+        **{"output_stride": 8, "iterations": 5, "precision": "bf16"},
+    }
+    scenes = Scenes(split="val", size=(32, 64), length=1)
+    model = segmenter(len(scenes.classes), aggregation="none", **small)
+    found = evaluate(model, scenes, **options).as_dict()
+    assert (found["data"], found["iterations"]) == ("demo", None)
+
+
 def test_spelling_and_missing_names_do_not_matter(data):
     model = Pointwise()
     for classes in ((), ("RED", "Green_", " blue")):
@@ -225,6 +247,7 @@ def test_everything_is_saved(tmp_path, data):
     assert stored["per_class"][1]["iou"] == found.scores.iou[1].item()
     assert sum(row["share"] for row in stored["per_class"]) == pytest.approx(1)
     assert Protocol(**stored["protocol"]) == found.protocol
+    assert [stored[key] for key in ("weights", "output_stride", "iterations", "precision")] == [None, None, None, "32"]
     with (tmp_path / "out" / "per_class.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(NAMES)

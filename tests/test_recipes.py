@@ -474,6 +474,19 @@ def test_tests_as_the_headers_give_them(name, asked, trained, tmp_path):
         assert scores["split"] == ("test" if "--split" in words else "val")
 
 
+def test_boundaries_are_scored_at_one_scale_whatever_the_recipe_says(trained, tmp_path):
+    """Table V of GALD, as the index page gives it."""
+    name = "gald/table3_r101_mg_ms"
+    assert {"scales", "flip"} <= set(keys(name)["test_protocol"])
+    command = re.search(r"`(segcontext evaluate RUN .*? --boundary paper)`", index.LEFT_OUT)[1]
+    words = [str(trained(name)) if word == "RUN" else word for word in shlex.split(command)[1:]]
+    assert main([*words, "--out", str(tmp_path / "out"), "--pictures", "0"]) == 0
+    scores = json.loads((tmp_path / "out/scores.json").read_text(encoding="utf-8"))
+    once = {"mode": "whole", "window": None, "scales": [1.0], "flip": False}
+    assert {key: scores["protocol"][key] for key in once} == once
+    assert len(scores["boundary_f"]["slacks"]) == 4
+
+
 @pytest.mark.parametrize("name", ["emanet/table2_emanet_r101", "gald/table6_v2"])
 def test_rows_of_servers_are_handed_in_by_the_headers_command(name, trained, tmp_path):
     (line,) = header(name)["Test"]

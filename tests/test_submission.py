@@ -19,8 +19,8 @@ class Columns(nn.Module):
 
     def __init__(self, classes):
         super().__init__()
-        self.classes = tuple(f"class {index}" for index in range(classes))
-        self.num_classes = classes
+        self.classes = tuple(classes)
+        self.num_classes = len(self.classes)
         self.seen = 0
 
     def forward(self, images):
@@ -79,7 +79,7 @@ VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 def test_every_server_gets_its_names_values_and_archive(tmp_path, make, values, files):
     data = make(tmp_path / "data")
     out = tmp_path / "a.b"
-    done = write_submission(Predictor(Columns(len(values))), data, out, progress=False)
+    done = write_submission(Predictor(Columns(data.classes)), data, out, progress=False)
     assert done.images == len(files)
     found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
     assert found == files
@@ -101,12 +101,12 @@ def test_every_server_gets_its_names_values_and_archive(tmp_path, make, values, 
 
 def test_an_interrupted_submission_goes_on_and_none_is_replaced_unasked(tmp_path):
     data, out = cityscapes(tmp_path / "data"), tmp_path / "sent"
-    done = write_submission(Predictor(Columns(19)), data, out, progress=False)
+    done = write_submission(Predictor(Columns(data.classes)), data, out, progress=False)
     with pytest.raises(OutputExists, match="--resume"):
-        write_submission(Predictor(Columns(19)), data, out, progress=False)
+        write_submission(Predictor(Columns(data.classes)), data, out, progress=False)
     (out / "bonn_000000_000019_pred_labelIds.png").unlink()
     done.archive.unlink()
-    model = Columns(19)
+    model = Columns(data.classes)
     write_submission(Predictor(model), data, out, resume=True, progress=False)
     assert model.seen == 1
     assert done.archive.is_file()
@@ -118,10 +118,20 @@ def test_an_interrupted_submission_goes_on_and_none_is_replaced_unasked(tmp_path
 
 
 def test_what_a_server_could_not_score_is_refused(tmp_path):
-    with pytest.raises(DataError, match="has 5 classes, but cityscapes's server knows 19"):
-        write_submission(Predictor(Columns(5)), cityscapes(tmp_path / "data"), tmp_path / "out")
+    data = cityscapes(tmp_path / "data")
+    for classes, message in (
+        (data.classes[:5], r"on 5 classes \(road, .*\), but cityscapes has 19"),
+        (data.classes[::-1], "in another order"),
+        ([f"class {index}" for index in range(19)], r"19 classes \(class 0, .*name its classes"),
+    ):
+        with pytest.raises(DataError, match=message):
+            write_submission(Predictor(Columns(classes)), data, tmp_path / "out")
     picture(tmp_path / "own/images/a.png", 4)
     (tmp_path / "own/classes.txt").write_text("one\ntwo\n")
     with pytest.raises(RecipeError, match="folder has no test server"):
-        write_submission(Predictor(Columns(2)), Folder(tmp_path / "own", "all", labels=False), tmp_path / "out")
+        write_submission(
+            Predictor(Columns(["one", "two"])), Folder(tmp_path / "own", "all", labels=False), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
+    model = Columns(name.upper().replace(" ", "_") for name in data.classes)
+    assert write_submission(Predictor(model), data, tmp_path / "out", progress=False).images == 3

@@ -29,7 +29,8 @@ segcontext evaluate runs/gald/table1b_cgnl_v1 --which last
 - A file is complete by itself. Its header names the rows, the printed scores, the commands for training and for the
   test, and what had to be decided where the paper is silent or differs from its published code.
 - `segcontext evaluate`, and `segcontext submit` where only a server has the labels, follow the recipe's
-  `test_protocol`: windows, scales, flip, what is averaged, padding, stride and EM iterations. Each can be overridden.
+  `test_protocol`: windows, scales, flip, what is averaged, padding, stride and EM iterations. Each can be overridden,
+  such as `--mode whole`, `--scales [1]`, `--flip false`.
 - `--which last`: the papers test the weights of the last step. The best ones would be chosen on the images that are
   scored.
 - Rows with several stages are one command: `after` names the stage before, which is trained into `RUN/before`. If
@@ -72,8 +73,9 @@ LEFT_OUT = """\
 - Methods of others whose scores the papers take over: in EMANet's Table 1 DeepLabV3, DeepLabV3+ and PSANet, whose
   scores are those of their own papers, and all rows but "EMANet" in its Tables 2 to 4; all rows but "ours" and the two
   baselines of Table IX in GALD's Tables VI to XI.
-- GALD's Table V trains nothing: it scores boundaries, on whole images. For a run of Cityscapes that is
-  `segcontext evaluate RUN --which last --mode whole --boundary paper`. It does not say which networks it scores.
+- GALD's Table V trains nothing: it scores boundaries, on whole images at one scale. For a run of Cityscapes that is
+  `segcontext evaluate RUN --which last --mode whole --scales [1] --flip false --boundary paper`, whatever the recipe's
+  `test_protocol` says. The paper does not say which networks it scores.
 """
 
 #: Where the rows stand, in the papers' order, and what they have in common.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -110,7 +111,10 @@ def build_parser(words: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
 
 
 def underscored(words: Sequence[str], parser: jsonargparse.ArgumentParser) -> list[str]:
-    """Spells options with underscores, as they are called: ``--output-stride`` becomes ``--output_stride``.
+    """Spells options as they are called: ``--output-stride`` becomes ``--output_stride``.
+
+    Switches that also take true or false get their value, so that none takes the word after it: ``--flip`` becomes
+    ``--flip=true``.
 
     Args:
         words: the words of the command line.
@@ -123,13 +127,14 @@ def underscored(words: Sequence[str], parser: jsonargparse.ArgumentParser) -> li
     if known is None:
         return list(words)
     names = {name for action in known._actions for name in action.option_strings}
+    switches = {name for action in known._actions if action.nargs == "?" for name in action.option_strings}
     spelt = []
-    for word in words:
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
         option, equals, value = word.partition("=")
         name = f"--{option[2:].replace('-', '_')}"
         if option.startswith("--") and option not in names and name.split(".")[0] in names:
             word = f"{name}{equals}{value}"
-        spelt.append(word)
+        spelt.append(f"{word}=true" if word in switches and after.lower() not in ("true", "false") else word)
     return spelt
 
 
@@ -165,7 +170,8 @@ def _protocol_options(parser: jsonargparse.ArgumentParser) -> None:
         ("padding", Literal["none", "stride_plus_one"], "stride_plus_one pads as EMANet's authors do (default: none)"),
     ):
         parser.add_argument(f"--{name}", type=kind, help=words)
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    words = "average with the mirrored image; --flip alone is true (default: false)"
+    parser.add_argument("--flip", type=bool, nargs="?", const=True, help=words)
 
 
 def _model_options(parser: jsonargparse.ArgumentParser) -> None:
@@ -181,9 +187,8 @@ def _model_options(parser: jsonargparse.ArgumentParser) -> None:
 def _score_options(parser: jsonargparse.ArgumentParser) -> None:
     _model_options(parser)
     parser.add_argument("--data", type=str, metavar="FOLDER", help="the data set, or demo (default: the run's own)")
-    parser.add_argument(
-        "--dataset", type=str, help="its kind: auto, camvid, cityscapes, folder, … (default: the run's, else auto)"
-    )
+    words = "its kind: auto, camvid, cityscapes, folder, … (default: the run's, else auto)"
+    parser.add_argument("--dataset", type=str, help=words)
     parser.add_argument("--split", type=str, help="which images (default: the run's validation split)")
     parser.add_argument("--out", type=str, metavar="FOLDER", help="where the tables go (default: RUN/evaluation)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation there")
@@ -202,11 +207,7 @@ def _measure_options(parser: jsonargparse.ArgumentParser) -> None:
     words = "boundary F-score at these slacks, pixels from 1 up or shares of the diagonal; paper: GALD's four shares"
     parser.add_argument("--boundary", type=slacks, nargs="+", metavar="SLACKS", help=words)
     for name, kind, words in (
-        (
-            "boundary_protocol",
-            Literal["paper", "strict"],
-            "strict skips images without the class (default: paper)",
-        ),
+        ("boundary_protocol", Literal["paper", "strict"], "strict skips images without the class (default: paper)"),
         ("boundary_iou", float, "Boundary IoU of this width, pixels or a share of the diagonal, such as 0.02"),
         ("band", float, "scores inside and outside of this distance from true boundaries, pixels or a share"),
     ):
@@ -241,9 +242,8 @@ def _submit_options(parser: jsonargparse.ArgumentParser) -> None:
 def _doctor_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("data", type=str, metavar="DATA", help="the data set's folder, or demo for the drawn scenes")
     parser.add_argument("--dataset", type=str, help="its kind: camvid, cityscapes, folder, … (default: auto)")
-    parser.add_argument(
-        "--out", type=str, metavar="FOLDER", help="where page and numbers go (default: runs/doctor-NAME)"
-    )
+    words = "where page and numbers go (default: runs/doctor-NAME)"
+    parser.add_argument("--out", type=str, metavar="FOLDER", help=words)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier diagnosis there")
     parser.add_argument("--limit", type=int, help="open so many images of each split only (default: all)")
     parser.add_argument(

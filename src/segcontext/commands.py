@@ -143,7 +143,7 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
 
     run = Path(given["run"])
     # Where there is no run, whatever else is wrong follows from that.
-    weight_file(run, given.get("which", "best"))
+    weights = weight_file(run, given.get("which", "best"))
     measures = _measures(given)
     values = _recipe_of(run)
     if "data" not in given and "data" not in values:
@@ -158,11 +158,10 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
         raise OutputExists(f"{out} is not empty: choose another folder (--out), or allow overwriting (--overwrite).")
     dataset = _data_set(given, values, given.get("split", values.get("val_split", "val")))
     model = _load(given)
-    protocol = _protocol(given, model)
     found = evaluate(
         model,
         dataset,
-        protocol=protocol,
+        protocol=_protocol(given, model),
         limit=given.get("limit"),
         workers=given.get("workers", 0),
         batch=given.get("batch", 1),
@@ -170,6 +169,7 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
         worst=given.get("worst", 0),
         precision=_precision(given),
         measures=measures,
+        weights=weights,
         console=console,
     )
     found.save(out, overwrite=overwrite)

@@ -43,7 +43,7 @@ def run_doctor(given: dict[str, Any], console: Console) -> int:
 
 
 def run_convert(given: dict[str, Any], console: Console) -> int:
-    """``segcontext convert``: converts labels; 1 where some images could not be converted."""
+    """``segcontext convert``: converts labels; 1 where some images or objects could not be converted."""
     from segcontext.convert import FolderTarget, from_coco, from_colours, from_labelme, kind_of, to_coco
     from segcontext.data import open_dataset
 
@@ -78,4 +78,6 @@ def run_convert(given: dict[str, Any], console: Console) -> int:
         highlight=False,
         soft_wrap=True,
     )
-    return 1 if done.failures else 0
+    if done.lost:
+        console.print(f"[red]left out[/]: {escape(done.lost)}", highlight=False, soft_wrap=True)
+    return 1 if done.failures or done.lost else 0

@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segcontext.data.class_names import check_classes
 from segcontext.data.dataset import Dataset
 from segcontext.data.submission import Submission
 from segcontext.errors import DataError, OutputExists, RecipeError
@@ -67,7 +68,7 @@ def write_submission(
 
     Raises:
         RecipeError: the data set has no test server.
-        DataError: the network has other classes, or two images share a name.
+        DataError: the network has other classes, or the same in another order; or two images share a name.
         OutputExists: there is something in the folder, or the archive is there, and neither option is given.
         SampleError: an image cannot be read.
     """
@@ -76,7 +77,7 @@ def write_submission(
         raise RecipeError(
             f"{dataset.name} has no test server whose form is known. `segcontext predict` writes plain masks."
         )
-    _check_classes(predictor, dataset)
+    check_classes(predictor.model, dataset)
     folder = Path(out)
     planned = _plan(dataset, wanted, folder)
     # Dots in the folder's name are no suffix.
@@ -106,15 +107,6 @@ def write_submission(
         packed = Path(shutil.make_archive(str(stem), wanted.archive, folder))
         packed.replace(temporary)
     return Submitted(folder, archive, len(planned), wanted.page)
-
-
-def _check_classes(predictor: Predictor, dataset: Dataset) -> None:
-    given = tuple(getattr(predictor.model, "classes", ()))
-    if given and len(given) != len(dataset.classes):
-        raise DataError(
-            f"The network has {len(given)} classes, but {dataset.name}'s server knows {len(dataset.classes)}. "
-            "Take a network that was trained for this data set."
-        )
 
 
 def _plan(dataset: Dataset, wanted: Submission, folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -143,6 +144,35 @@ def test_a_list_chooses_and_orders_the_classes(coco, tmp_path):
         coco(classes=tmp_path / "wanted.txt", overwrite=True)
 
 
+def test_a_list_without_background_keeps_its_colours_and_its_void(coco, tmp_path):
+    coco.content["categories"] += [{"id": 1, "name": "ignore"}, {"id": 2, "name": "fly"}]
+    coco.add(1, 18, [box(4, 4, 8, 8)])
+    coco.add(1, 1, [box(14, 4, 18, 8)])
+    coco.add(1, 2, [box(20, 4, 24, 8)])
+    (tmp_path / "wanted.txt").write_text("dog 9 8 7\ncar 1 2 3\nvoid 0 0 0\nignore\n")
+    done, folder = coco(classes=tmp_path / "wanted.txt")
+    assert done.classes == folder.classes == ("background", "dog", "car")
+    assert folder.palette[1:] == ((9, 8, 7), (1, 2, 3))
+    assert folder[0].mask[5, [5, 15, 21, 0]].tolist() == [1, 255, 0, 0]
+
+
+def test_objects_of_no_image_are_told_of(run, coco, tmp_path):
+    coco.add(1, 18, [box(4, 4, 8, 8)])
+    coco.add(99, 18, [box(4, 4, 8, 8)])
+    coco.add("1", 3, [box(4, 4, 8, 8)])
+    done, _ = coco()
+    assert re.match(r"2 of 3 objects of .*objects\.json have an image_id that no image has: 99, '1'\.", done.lost)
+    code, out, _ = run("objects.json", "--to", "again", "--images", "photos")
+    assert (code, "2 of 2 images" in out, "left out: 2 of 3 objects" in out) == (1, True, True)
+    # Those that are not wanted are missed by nobody.
+    (tmp_path / "cars.txt").write_text("car\n")
+    coco.content["annotations"].pop()
+    assert not coco(classes=tmp_path / "cars.txt", overwrite=True)[0].lost
+    del coco.content["annotations"][0]
+    with pytest.raises(DataError, match=r"1 of 1 objects .*: 99\. The images are numbered 1, 2\."):
+        coco(overwrite=True)
+
+
 def test_splits_go_into_one_folder_and_need_the_same_classes(coco, tmp_path):
     coco(split="train")
     coco(split="val")
@@ -217,6 +247,8 @@ def test_images_turned_by_exif_must_have_the_size_that_is_seen(coco, tmp_path):
         (lambda content: content["annotations"].append({"image_id": 1, "category_id": 3}), "has boxes only"),
         (lambda content: content["annotations"].append({"segments_info": []}), "panoptic"),
         (lambda content: content["images"][0].pop("height"), "no file name or size"),
+        (lambda content: content["images"][0].pop("id"), "no file name or size: KeyError"),
+        (lambda content: content["annotations"][0].update(image_id=[1]), "annotation 0 is wrong"),
         (lambda content: content["images"][0].update(file_name="../../etc/001.jpg"), "leads out of"),
         (lambda content: content["images"][0].update(file_name="002.jpg"), "Two images"),
         (lambda content: content["categories"].clear(), "has no categories"),
@@ -389,9 +421,10 @@ def test_later_shapes_lie_on_top_and_special_labels_are_understood(labelme):
 
 def test_labels_that_a_list_leaves_out_are_background(labelme, tmp_path):
     labelme.write("a", [shape("car", "rectangle", [[2, 2], [8, 8]]), shape("fly", "rectangle", [[20, 2], [28, 8]])])
-    (tmp_path / "wanted.txt").write_text("car")
+    (tmp_path / "wanted.txt").write_text("car 1 2 3")
     done, folder = labelme(classes=tmp_path / "wanted.txt")
     assert done.classes == ("background", "car")
+    assert folder.palette[1] == (1, 2, 3)
     assert (int(folder[0].mask[4, 4]), int(folder[0].mask[4, 24])) == (1, 0)
     mask = labelme(classes=tmp_path / "wanted.txt", background="void", overwrite=True)[1][0].mask
     assert (int(mask[4, 4]), int(mask[4, 24])) == (0, 255)
@@ -550,6 +583,31 @@ def test_the_command_tells_what_a_source_is(run, coco, labelme, coloured, own, t
         assert text in out
     assert len(Folder(tmp_path / "two", "train")) == 1
     assert kind_of(tmp_path / "shot/a.json", "x") == "labelme"
+
+
+def test_other_json_files_beside_labelme_s_do_not_matter(run, labelme, tmp_path, caplog):
+    labelme.write("photo", [shape("car", "rectangle", [[2, 2], [8, 8]])])
+    (tmp_path / "shot/a_list.json").write_text("[1]")
+    (tmp_path / "shot/settings.json").write_text('{"theme": "dark"}')
+    (tmp_path / "shot/coco.json").write_text('{"annotations": []}')
+    (tmp_path / "shot/broken.json").write_text('{"shapes": [')
+    code, out, err = run("shot", "--to", "out")
+    assert (code, "1 of 2 images with 2 classes" in out) == (1, True), err
+    assert "not converted: broken:" in out
+    assert "left out 3 JSON files that hold no 'shapes': a_list, coco, settings" in caplog.text
+    (tmp_path / "shot/photo.json").unlink()
+    (tmp_path / "shot/broken.json").unlink()
+    with pytest.raises(DataError, match=r"COCO files such as coco\.json"):
+        kind_of(tmp_path / "shot", "x")
+    with pytest.raises(DataError, match="No labelme file"):
+        labelme()
+
+
+def test_damaged_json_files_alone_are_named(tmp_path):
+    photograph(tmp_path / "shot/a.jpg")
+    (tmp_path / "shot/a.json").write_text("{")
+    with pytest.raises(DataError, match=r"a\.json cannot be read as JSON"):
+        kind_of(tmp_path / "shot", "x")
 
 
 def test_the_command_says_what_could_not_be_converted(run, coco):

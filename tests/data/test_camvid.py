@@ -117,6 +117,23 @@ def test_lists_go_before_sequence_and_frame(build):
     assert len(CamVid(root, "test")) == 4
 
 
+def test_colours_count_in_palette_files_too(build):
+    root = build("camvid_cambridge")
+    before = [CamVid(root).read_mask(index) for index in range(len(CamVid(root)))]
+    for number, path in enumerate(sorted((root / "LabeledApproved_full").iterdir())):
+        with Image.open(path) as image:
+            colours = np.asarray(image.convert("RGB"))
+        table, indices = np.unique(colours.reshape(-1, 3), axis=0, return_inverse=True)
+        # Another order in each file, as programs that shrink PNG files leave it.
+        order = np.random.default_rng(number).permutation(len(table))
+        small = Image.fromarray(np.argsort(order)[indices.reshape(colours.shape[:2])].astype(np.uint8))
+        small.putpalette(table[order].tobytes())
+        small.save(path)
+    for index, mask in enumerate(before):
+        assert len(mask.unique()) > 1
+        assert torch.equal(CamVid(root).read_mask(index), mask)
+
+
 def test_frames_of_other_films_are_in_no_split(build):
     root = build("camvid_cambridge")
     for name in ("0001TP_draft", "mine_000010", "another"):

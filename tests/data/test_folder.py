@@ -211,6 +211,45 @@ def test_colours_of_the_classes_file_decode_masks(root):
         Folder(root, "all")[0]
 
 
+NUMBERED = "wall 10 20 30\ntraffic light 40 50 60\nvoid 0 0 0"
+
+
+@pytest.mark.parametrize(
+    ("values", "palette", "message"),
+    [
+        (
+            (0, 1),
+            [40, 50, 60, 10, 20, 30],
+            r"a\.png: .*index 0, .*'wall', the colour \(40, 50, 60\) of 'traffic light'",
+        ),
+        ((1, 1), [40, 50, 60, 10, 20, 30], r"index 1, .*'traffic light', the colour \(10, 20, 30\) of 'wall'"),
+        ((0, 2), [10, 20, 30, 1, 1, 1, 40, 50, 60], r"index 2, .*'void', the colour .* of 'traffic light', .* is 1"),
+        ((0, 5), [10, 20, 30, *[9] * 12, 40, 50, 60], r"index 5, .*no class, the colour .*convert MASKS --classes"),
+    ],
+)
+def test_a_palette_that_contradicts_the_classes_is_refused(root, values, palette, message):
+    add(root, "a", values, palette=palette)
+    (root / "classes.txt").write_text(NUMBERED)
+    with pytest.raises(LabelError, match=message):
+        Folder(root, "all")[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "palette"),
+    [
+        # That of the classes, others, and one whose wrong entry no pixel has; zeros fill it up and are not void's.
+        ((0, 1, 255), [10, 20, 30, 40, 50, 60]),
+        ((0, 1, 255), [1, 2, 3, 4, 5, 6]),
+        ((0, 1, 255), [1, 2, 3]),
+        ((1, 2, 255), [40, 50, 60, 4, 5, 6]),
+    ],
+)
+def test_palettes_that_say_nothing_or_the_same_leave_indices(root, values, palette):
+    add(root, "a", values, palette=palette)
+    (root / "classes.txt").write_text(NUMBERED)
+    assert Folder(root, "all")[0].mask.tolist() == [[value if value < 2 else 255 for value in values]]
+
+
 def test_binary_mask_read_as_void_is_warned_of_once(root, caplog):
     add(root, "a", values=(0, 255))
     data = Folder(root, "all")

@@ -15,7 +15,9 @@ __all__ = ["ClassTable", "is_void", "read_class_table"]
 
 _VOID_NAMES = ("void", "ignore", "ignored", "unlabelled", "unlabeled", "__ignore__")
 _GAP = r"\s*[,;\s]\s*"
-_NUMBERS = rf"(\d+){_GAP}(\d+){_GAP}(\d+)"
+_NUMBERS = rf"(?P<r>\d+){_GAP}(?P<g>\d+){_GAP}(?P<b>\d+)"
+# As a classes file holds it: numbers may begin and end the name.
+_WHOLE = re.compile(r"\d+\s+(?P<name>.*?\S)\s+(?P<r>\d+)\s+(?P<g>\d+)\s+(?P<b>\d+)")
 _COLOUR_FIRST = re.compile(rf"{_NUMBERS}{_GAP}(?P<name>\D.*)")
 _NAME_FIRST = re.compile(rf"(?:\d+{_GAP})?(?P<name>.*?[^\s,;])(?:{_GAP}{_NUMBERS})?")
 _HEADER = re.compile(rf"(?:name|class|label)\w*{_GAP}r\w*{_GAP}g\w*{_GAP}b\w*", re.IGNORECASE)
@@ -55,10 +57,51 @@ class ClassTable(NamedTuple):
         """
         return _table([(name, None) for name in names], "The list of classes")
 
+    def with_background(self, name: str) -> ClassTable:
+        """The same classes after one more; colours and names for void stay.
+
+        Args:
+            name: of the class that comes first; it gets a colour that is free.
+
+        Returns:
+            The table.
+
+        Raises:
+            DataError: if there are more than 255 classes then.
+
+        Example:
+            >>> ClassTable.of(["car", "void"]).with_background("ground").meanings
+            {'ground': 0, 'car': 1, 'void': 255}
+        """
+        if len(self.names) == VOID:
+            raise DataError(f"With '{name}' there are {VOID + 1} classes; masks of 8 bits hold {VOID}. Leave one out.")
+        taken = {*self.palette, *self.colours}
+        free = next(colour for colour in default_palette(len(taken) + 1) if colour not in taken)
+
+        def moved(index: int) -> int:
+            return index if index == VOID else index + 1
+
+        return ClassTable(
+            (name, *self.names),
+            (free, *self.palette),
+            {name: 0, **{known: moved(index) for known, index in self.meanings.items()}},
+            {colour: moved(index) for colour, index in self.colours.items()},
+        )
+
     def text(self) -> str:
-        """The lines of a classes file."""
-        lines = (f"{name} {r} {g} {b}" for name, (r, g, b) in zip(self.names, self.palette, strict=True))
-        return "".join(f"{line}\n" for line in lines)
+        """The lines of a classes file: value, name and colour, so that names may begin or end with numbers.
+
+        Raises:
+            DataError: if a name cannot stand on such a line.
+        """
+        for name in self.names:
+            if name.strip() != name or name.splitlines() != [name] or "#" in name:
+                raise DataError(
+                    f"The class {name!r} cannot stand in classes.txt, where each line holds one name and # begins a "
+                    "comment. Rename it where the labels come from, without #, line breaks and spaces around it."
+                )
+        lines = zip(self.names, self.palette, strict=True)
+        return "".join(f"{value} {name} {r} {g} {b}\n" for value, (name, (r, g, b)) in enumerate(lines))
 
 
 def is_void(name: str) -> bool:
@@ -95,14 +138,13 @@ def read_class_table(path: Path) -> ClassTable:
     entries: list[tuple[str, Colour | None]] = []
     for number, text in enumerate(lines, start=1):
         line = text.partition("#")[0].strip()
-        match = _COLOUR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line)
+        match = _WHOLE.fullmatch(line) or _COLOUR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line)
         if not match or _HEADER.fullmatch(line):
             continue
-        channels = [int(channel) for channel in match.groups() if channel is not None and channel.isdecimal()]
-        if channels and (len(channels) != 3 or max(channels) > VOID):
-            raise DataError(f"{path}, line {number}: a colour is three numbers from 0 to 255, not {channels}.")
-        name = match["name"].strip()
-        entries.append((name, (channels[0], channels[1], channels[2]) if channels else None))
+        colour = (int(match["r"]), int(match["g"]), int(match["b"])) if match["r"] else None
+        if colour and max(colour) > VOID:
+            raise DataError(f"{path}, line {number}: a colour is three numbers from 0 to 255, not {list(colour)}.")
+        entries.append((match["name"].strip(), colour))
     return _table(entries, str(path))
 
 

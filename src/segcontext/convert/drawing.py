@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from segcontext.convert.rle import decode_rle
-from segcontext.convert.shapes import fill_disc, fill_polygon, fill_stroke
+from segcontext.convert.shapes import Patch, polygon_patch, stroke_patch
 from segcontext.data.masks import VOID
 from segcontext.errors import DataError
 
@@ -57,45 +57,66 @@ def draw(objects: Sequence[Drawn], height: int, width: int, *, background: int, 
         >>> draw([square], 2, 3, background=0, overlap="later").tolist()
         [[1, 1, 0], [1, 1, 0]]
     """
-    masks = [(each, _fill(each, height, width)) for each in objects]
+    order = sorted(objects, key=lambda each: not each.crowd)
+    # One after the other, so that only one object's pixels are in memory.
+    found: Iterable[tuple[Drawn, Patch]] = ((each, _patch(each, height, width)) for each in order)
     if overlap == "smaller":
-        masks.sort(key=lambda pair: -int(pair[1].sum()))
+        found = sorted(found, key=lambda pair: (not pair[0].crowd, -int(pair[1].pixels.sum())))
     labels = np.full((height, width), background, np.uint8)
     taken = np.zeros((height, width), bool)
-    for each, mask in sorted(masks, key=lambda pair: not pair[0].crowd):
-        contested = mask & taken & (labels != each.label)
-        labels[mask] = each.label
+    for each, patch in found:
+        there, before = labels[patch.place], taken[patch.place]
+        contested = patch.pixels & before & (there != each.label)
+        there[patch.pixels] = each.label
         if overlap == "void":
-            labels[contested] = VOID
+            there[contested] = VOID
         if not each.crowd:
-            taken |= mask
+            before |= patch.pixels
     return labels
 
 
-def _fill(each: Drawn, height: int, width: int) -> npt.NDArray[np.bool_]:
+def _patch(each: Drawn, height: int, width: int) -> Patch:
     if each.kind == "polygons":
-        found = np.zeros((height, width), bool)
-        for polygon in each.data:
-            found |= fill_polygon(_points(polygon), height, width)
-        return found
+        return _joined([polygon_patch(_points(polygon), height, width) for polygon in each.data])
     if each.kind == "rle":
-        found = decode_rle(each.data)
-        if found.shape != (height, width):
-            raise DataError(f"a mask is {found.shape[1]}×{found.shape[0]} pixels, its image {width}×{height}.")
-        return found
+        mask = decode_rle(each.data)
+        if mask.shape != (height, width):
+            raise DataError(f"a mask is {mask.shape[1]}×{mask.shape[0]} pixels, its image {width}×{height}.")
+        return _cropped(mask)
     if each.kind == "disc":
         centre, radius = each.data
-        return fill_disc(centre, radius, height, width)
+        return stroke_patch(_points([centre]), 2 * radius, height, width)
     if each.kind == "stroke":
         points, thickness = each.data
-        return fill_stroke(points, thickness, height, width)
-    patch, top, left = each.data
-    found = np.zeros((height, width), bool)
-    rows, columns = min(patch.shape[0], height - top), min(patch.shape[1], width - left)
+        return stroke_patch(_points(points), thickness, height, width)
+    pixels, top, left = each.data
+    rows, columns = min(pixels.shape[0], height - top), min(pixels.shape[1], width - left)
     if min(top, left) < 0 or min(rows, columns) < 0:
         raise DataError("a mask lies outside its image.")
-    found[top : top + rows, left : left + columns] = patch[:rows, :columns]
-    return found
+    return Patch(top, left, pixels[:rows, :columns])
+
+
+def _joined(parts: Sequence[Patch]) -> Patch:
+    """What any of the parts covers."""
+    parts = [part for part in parts if part.pixels.size]
+    if len(parts) < 2:
+        return parts[0] if parts else Patch(0, 0, np.zeros((0, 0), bool))
+    places = [part.place for part in parts]
+    top, left = (min(place[axis].start for place in places) for axis in (0, 1))
+    bottom, right = (max(place[axis].stop for place in places) for axis in (0, 1))
+    found = np.zeros((bottom - top, right - left), bool)
+    for part in parts:
+        found[Patch(part.top - top, part.left - left, part.pixels).place] |= part.pixels
+    return Patch(top, left, found)
+
+
+def _cropped(mask: npt.NDArray[np.bool_]) -> Patch:
+    """The box around what is covered; a copy, so that the whole mask is not kept."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return Patch(0, 0, np.zeros((0, 0), bool))
+    top, left = int(rows[0]), int(columns[0])
+    return Patch(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1].copy())
 
 
 def _points(polygon: Any) -> npt.NDArray[np.float64]:

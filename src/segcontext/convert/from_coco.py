@@ -71,10 +71,10 @@ def from_coco(
         console: where it is shown.
 
     Returns:
-        What was done.
+        What was done, and how many objects belong to no image of the file.
 
     Raises:
-        DataError: the file is none of COCO's, or an image of it is not there.
+        DataError: the file is none of COCO's, an image of it is not there, or no object belongs to any.
         OutputExists: something of the target would be replaced.
         SampleError: not one image could be converted.
     """
@@ -84,13 +84,15 @@ def from_coco(
     table = _classes(content["categories"], classes, background)
     place = None if target.image_files == "none" else _images(path, images, content["images"])
     meanings = _meanings(content["categories"], table, background)
-    jobs = list(_jobs(path, content, place, meanings))
+    objects = _objects(path, content["annotations"], meanings)
+    jobs = list(_jobs(path, content["images"], place, objects))
+    lost = _lost(path, content["images"], objects)
     target.check(table, [job.name for job in jobs])
     ground = VOID if is_void(background) else table.meanings[background]
     settings = _Settings(target, table, ground, overlap)
     done, failures = run_jobs(_convert, settings, jobs, workers=workers, console=console, progress=progress)
     target.finish(table)
-    return Conversion(target.folder, table.names, len(done), failures)
+    return Conversion(target.folder, table.names, len(done), failures, lost)
 
 
 def read_json(path: Path) -> Any:
@@ -133,7 +135,7 @@ def _classes(categories: Sequence[Any], classes: str | Path | None, background: 
         if is_void(background) or background in table.meanings:
             return table
         # A list of the things alone.
-        return ClassTable.of([background, *table.names])
+        return table.with_background(background)
     try:
         names = [str(each["name"]) for each in sorted(categories, key=lambda each: int(each["id"]))]
     except (KeyError, TypeError, ValueError) as error:
@@ -168,23 +170,45 @@ def _images(path: Path, images: str | Path | None, entries: Sequence[Any]) -> Pa
     return best
 
 
-def _jobs(path: Path, content: Any, images: Path | None, meanings: Mapping[int, int | None]) -> Iterable[_Job]:
-    objects: dict[Any, list[Drawn]] = defaultdict(list)
-    for each in content["annotations"]:
+def _objects(path: Path, entries: Sequence[Any], meanings: Mapping[int, int | None]) -> dict[Any, list[Drawn]]:
+    """The objects that are wanted, by the number of their image."""
+    found: defaultdict[Any, list[Drawn]] = defaultdict(list)
+    for each in entries:
         try:
-            index = meanings[int(each["category_id"])]
-            drawn = _object(each, index)
+            drawn = _object(each, meanings[int(each["category_id"])])
+            if drawn is not None:
+                found[each["image_id"]].append(drawn)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: annotation {each.get('id')} is wrong: {error!r}.") from error
-        if drawn is not None:
-            objects[each["image_id"]].append(drawn)
-    for entry in content["images"]:
+    return found
+
+
+def _jobs(
+    path: Path, entries: Sequence[Any], images: Path | None, objects: Mapping[Any, Sequence[Drawn]]
+) -> Iterable[_Job]:
+    for entry in entries:
         try:
             file, size = str(entry["file_name"]), (int(entry["height"]), int(entry["width"]))
+            drawn = tuple(objects.get(entry["id"], ()))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: image {entry.get('id')} has no file name or size: {error!r}.") from error
         name = PurePosixPath(file.replace("\\", "/")).with_suffix("").as_posix()
-        yield _Job(name, images and images / file, *size, tuple(objects[entry["id"]]))
+        yield _Job(name, images and images / file, *size, drawn)
+
+
+def _lost(path: Path, entries: Sequence[Any], objects: Mapping[Any, Sequence[Drawn]]) -> str:
+    """A sentence on objects whose image is not in the file; an error where that are all."""
+    there = {entry["id"] for entry in entries}
+    strange = [number for number in objects if number not in there]
+    if not strange:
+        return ""
+    count, total = sum(len(objects[number]) for number in strange), sum(map(len, objects.values()))
+    shown = ", ".join(repr(number) for number in strange[:5]) + (", …" if len(strange) > 5 else "")
+    text = f"{count} of {total} objects of {path} have an image_id that no image has: {shown}."
+    if len(strange) == len(objects):
+        given = ", ".join(repr(number) for number in list(there)[:5])
+        raise DataError(f"{text} The images are numbered {given or 'not at all'}. Mend the numbers.")
+    return f"{text} Mend the numbers, or take these objects out of the file."
 
 
 def _object(each: Mapping[str, Any], index: int | None) -> Drawn | None:

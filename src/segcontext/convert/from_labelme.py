@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from segcontext.data.masks import VOID
 from segcontext.errors import DataError, SampleError
 
 __all__ = ["from_labelme", "labelme_files"]
+
+logger = logging.getLogger(__name__)
 
 # What labelme's own example scripts call them.
 _BACKGROUND, _IGNORED = "_background_", "__ignore__"
@@ -66,7 +69,8 @@ def from_labelme(
         labelme paints each pixel that an outline touches; here a pixel belongs to what covers its centre.
 
     Args:
-        source: a folder with JSON files, also in sub-folders, or one such file.
+        source: a folder with JSON files, also in sub-folders, or one such file. JSON files of others are left out, and
+            the log names them.
         target: where the masks go.
         images: the folder of the images; by default each file says where its image is, or holds it.
         classes: a list of classes; by default the labels that occur, in the order of the alphabet. Shapes with other
@@ -86,9 +90,14 @@ def from_labelme(
         OutputExists: something of the target would be replaced.
         SampleError: not one image could be converted.
     """
-    jobs = [_Job(name, path) for name, path in labelme_files(Path(source)).items()]
+    found = labelme_files(Path(source))
+    jobs = [_Job(name, path) for name, path in found.items() if _names_shapes(path)]
     if not jobs:
         raise DataError(f"No labelme file in {source}: expected JSON files with 'shapes'.")
+    others = sorted(set(found) - {job.name for job in jobs})
+    if others:
+        shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        logger.warning("%s: left out %d JSON files that hold no 'shapes': %s", source, len(others), shown)
     table = _classes(jobs, classes, background)
     target.check(table, [job.name for job in jobs])
     settings = _Settings(target, table, background, overlap, line_width, None if images is None else Path(images))
@@ -117,10 +126,27 @@ def _classes(jobs: Sequence[_Job], classes: str | Path | None, background: str) 
         table = read_class_table(Path(classes))
         if is_void(background) or background in table.meanings or _BACKGROUND in table.meanings:
             return table
-        return ClassTable.of([background, *table.names])
-    labels = {str(shape.get("label")) for job in jobs for shape in _shapes(job.path, read_json(job.path))}
+        return table.with_background(background)
+    labels = {str(shape.get("label")) for job in jobs for shape in _readable_shapes(job.path)}
     named = sorted(label for label in labels if label not in (_BACKGROUND, background) and not is_void(label))
     return ClassTable.of(named if is_void(background) else [background, *named])
+
+
+def _readable_shapes(path: Path) -> list[Mapping[str, Any]]:
+    """The shapes of a file; none where it cannot be read, which is said when it is converted."""
+    try:
+        return _shapes(path, read_json(path))
+    except DataError:
+        return []
+
+
+def _names_shapes(path: Path) -> bool:
+    """Whether it may be one of labelme's files; quicker than to parse it, since images may be embedded."""
+    try:
+        return b'"shapes"' in path.read_bytes()
+    except OSError:
+        # Said when it is converted.
+        return True
 
 
 def _shapes(path: Path, content: Any) -> list[Mapping[str, Any]]:

@@ -40,12 +40,14 @@ class Conversion(NamedTuple):
         classes: class names.
         written: how many images were converted.
         failures: the others.
+        lost: a sentence on labels that belong to no image; empty where there are none.
     """
 
     path: Path
     classes: tuple[str, ...]
     written: int
     failures: tuple[Failure, ...]
+    lost: str = ""
 
 
 def run_jobs(

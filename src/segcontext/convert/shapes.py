@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Points", "fill_disc", "fill_polygon", "fill_stroke"]
+__all__ = ["Patch", "Points", "fill_disc", "fill_polygon", "fill_stroke", "polygon_patch", "stroke_patch"]
 
 Points: TypeAlias = npt.NDArray[np.float64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+class Patch(NamedTuple):
+    """A part of a mask, so that a small thing in a large image takes little memory.
+
+    Attributes:
+        top: row of its first pixels.
+        left: column of its first pixels.
+        pixels: (rows, columns); pixels of the mask beyond it are not covered.
+    """
+
+    top: int
+    left: int
+    pixels: Mask
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Its rows and columns in the mask."""
+        rows, columns = self.pixels.shape
+        return slice(self.top, self.top + rows), slice(self.left, self.left + columns)
+
+    def whole(self, height: int, width: int) -> Mask:
+        """The mask.
+
+        Args:
+            height: of the mask.
+            width: of the mask.
+
+        Returns:
+            (H, W).
+        """
+        found = np.zeros((height, width), bool)
+        found[self.place] = self.pixels
+        return found
 
 
 def fill_polygon(points: npt.ArrayLike, height: int, width: int) -> Mask:
@@ -36,14 +70,25 @@ def fill_polygon(points: npt.ArrayLike, height: int, width: int) -> Mask:
         >>> fill_polygon([(0, 0), (2, 0), (2, 1), (0, 1)], 2, 3).astype(int).tolist()
         [[1, 1, 0], [0, 0, 0]]
     """
+    return polygon_patch(points, height, width).whole(height, width)
+
+
+def polygon_patch(points: npt.ArrayLike, height: int, width: int) -> Patch:
+    """The box of what `fill_polygon` fills.
+
+    Args:
+        points: see there.
+        height: of the mask.
+        width: of the mask.
+
+    Returns:
+        The polygon, as far as it lies in the mask.
+    """
     corners = np.asarray(points, np.float64).reshape(-1, 2)
-    found = np.zeros((height, width), bool)
     if len(corners) < 3:
-        return found
-    left, top = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(np.int64).tolist()
-    right, bottom = np.clip(np.ceil(corners.max(0)), 0, (width, height)).astype(np.int64).tolist()
-    found[top:bottom, left:right] = _inside(corners - (left, top), bottom - top, right - left)
-    return found
+        return Patch(0, 0, np.zeros((0, 0), bool))
+    left, top, right, bottom = _box(corners, 0, height, width)
+    return Patch(top, left, _inside(corners - (left, top), bottom - top, right - left))
 
 
 def fill_stroke(points: npt.ArrayLike, thickness: float, height: int, width: int) -> Mask:
@@ -62,8 +107,26 @@ def fill_stroke(points: npt.ArrayLike, thickness: float, height: int, width: int
         >>> fill_stroke([(0, 1.5), (3, 1.5)], 1, 3, 3).astype(int).tolist()
         [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
     """
+    return stroke_patch(points, thickness, height, width).whole(height, width)
+
+
+def stroke_patch(points: npt.ArrayLike, thickness: float, height: int, width: int) -> Patch:
+    """The box of what `fill_stroke` fills.
+
+    Args:
+        points: see there.
+        thickness: of the line, in pixels.
+        height: of the mask.
+        width: of the mask.
+
+    Returns:
+        The line, as far as it lies in the mask.
+    """
     corners = np.asarray(points, np.float64).reshape(-1, 2)
-    found = np.zeros((height, width), bool)
+    if not len(corners):
+        return Patch(0, 0, np.zeros((0, 0), bool))
+    left, top, right, bottom = _box(corners, thickness / 2 + 1, height, width)
+    found = Patch(top, left, np.zeros((max(bottom - top, 0), max(right - left, 0)), bool))
     for start, end in zip(corners, corners[1:] if len(corners) > 1 else corners, strict=False):
         _near_segment(found, start, end, thickness / 2)
     return found
@@ -103,22 +166,30 @@ def _inside(corners: Points, height: int, width: int) -> Mask:
     across = starts[edge, 0] + (row + 0.5 - starts[edge, 1]) * slope
     column = np.clip(np.ceil(across - 0.5), 0, width).astype(np.int64)
     # Each crossing changes the side for all pixels to the right of it.
-    crossings = np.zeros((height, width + 1), np.int32)
+    # Small numbers that run over keep what matters, whether they are odd.
+    crossings = np.zeros((height, width + 1), np.uint8)
     np.add.at(crossings, (row, column), 1)
-    inside: Mask = np.cumsum(crossings, axis=1)[:, :width] % 2 == 1
+    inside: Mask = (np.cumsum(crossings, axis=1, dtype=np.uint8)[:, :width] & 1).astype(bool)
     return inside
 
 
-def _near_segment(found: Mask, start: Points, end: Points, distance: float) -> None:
+def _box(corners: Points, margin: float, height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom around points, within the mask."""
+    left, top = np.clip(np.floor(corners.min(0) - margin), 0, (width, height)).astype(np.int64).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(0) + margin), 0, (width, height)).astype(np.int64).tolist()
+    return left, top, right, bottom
+
+
+def _near_segment(found: Patch, start: Points, end: Points, distance: float) -> None:
     """Marks the pixels whose centre is no farther from the segment than that."""
-    height, width = found.shape
-    low, high = np.minimum(start, end) - distance - 1, np.maximum(start, end) + distance + 1
-    left, top = np.clip(np.floor(low), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(high), 0, (width, height)).astype(int)
+    rows, columns = found.place
+    left, top, right, bottom = _box(np.stack([start, end]), distance + 1, rows.stop, columns.stop)
+    left, top = max(left, columns.start), max(top, rows.start)
     if left >= right or top >= bottom:
         return
     x, y = np.arange(left, right) + 0.5 - start[0], np.arange(top, bottom)[:, None] + 0.5 - start[1]
     along = end - start
     length = float(along @ along)
     share = np.clip((x * along[0] + y * along[1]) / length, 0, 1) if length else np.zeros(1)
-    found[top:bottom, left:right] |= (x - share * along[0]) ** 2 + (y - share * along[1]) ** 2 <= distance**2
+    near = (x - share * along[0]) ** 2 + (y - share * along[1]) ** 2 <= distance**2
+    found.pixels[top - found.top : bottom - found.top, left - found.left : right - found.left] |= near

@@ -12,8 +12,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segcontext.convert.class_table import ClassTable
+from segcontext.convert.class_table import ClassTable, is_void
 from segcontext.data.files import IMAGE_SUFFIXES
+from segcontext.data.folder import _read_classes
 from segcontext.errors import DataError, OutputExists
 from segcontext.files import atomic_path
 from segcontext.pictures import save_labels
@@ -48,12 +49,15 @@ class FolderTarget:
 
         Raises:
             OutputExists: a mask is there already, or the folder has other classes.
-            DataError: a name leads out of the folder, or two images share a name.
+            DataError: a name leads out of the folder, two images share a name, or a class has a name that cannot be
+                written.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputExists(f"{self.folder} is a file, but a folder is needed. Choose another name.")
+        # Refuses names that cannot be written.
+        classes.text()
         known = self.folder / "classes.txt"
-        if known.is_file() and known.read_text(encoding="utf-8-sig") != classes.text() and not self.overwrite:
+        if known.is_file() and not self.overwrite and not self._same(classes):
             raise OutputExists(
                 f"{known} names other classes than this conversion. Take the same for all splits (--classes {known}), "
                 "choose another folder, or allow overwriting (--overwrite)."
@@ -109,13 +113,26 @@ class FolderTarget:
         save_labels(self.mask(name), labels, classes.palette)
 
     def finish(self, classes: ClassTable) -> None:
-        """Writes the classes file, which makes the folder a data set.
+        """Writes the classes file, which makes the folder a data set; one that says the same is left as it is.
 
         Args:
             classes: the classes.
         """
+        if self._same(classes) and not self.overwrite:
+            return
         with atomic_path(self.folder / "classes.txt") as temporary:
             temporary.write_text(classes.text(), encoding="utf-8")
+
+    def _same(self, classes: ClassTable) -> bool:
+        """Whether the folder's classes file says the same, in its own words."""
+        try:
+            found = _read_classes(self.folder)
+        except DataError:
+            return False
+        known = [entry for entry in found if not is_void(entry.name)]
+        return [(entry.name, entry.value) for entry in known] == [
+            (name, value) for value, name in enumerate(classes.names)
+        ] and all(entry.colour in (None, colour) for entry, colour in zip(known, classes.palette, strict=True))
 
     def _image(self, name: str, source: Path | bytes) -> None:
         suffix = source.suffix if isinstance(source, Path) else ".png" if source[:4] == b"\x89PNG" else ".jpg"

@@ -54,10 +54,10 @@ class CamVid(Dataset):
     ```
 
     In SegNet's release a label is one index per pixel, 11 is void, and only the folders of the split that is asked for
-    need to be there. In the Cambridge release labels are colours, black is void, and the split follows from the
-    sequence and the number of a frame unless there are lists: of ``0001TP`` the frames up to 8520 are for training and
-    the later ones for testing, of ``0016E5`` those from 7959 to 8159 for validation and the others for training,
-    all of ``0006R0`` for training, and all of ``Seq05VD`` for testing.
+    need to be there. In the Cambridge release labels are colours, in palette PNGs too, black is void, and the split
+    follows from the sequence and the number of a frame unless there are lists: of ``0001TP`` the frames up to 8520 are
+    for training and the later ones for testing, of ``0016E5`` those from 7959 to 8159 for validation and the others for
+    training, all of ``0006R0`` for training, and all of ``Seq05VD`` for testing.
 
     Args:
         root: the folder that holds ``train`` and ``trainannot``, or ``701_StillsRaw_full``.
@@ -77,6 +77,7 @@ class CamVid(Dataset):
         *((192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
     )
     expected_counts: Mapping[str, int] = {"train": 367, "val": 101, "test": 233}
+    palette_colours = True
     layout = f"train/ with trainannot/ (480×360), or {_STILLS}/ with {_APPROVED}/ (960×720)"
 
     def list_items(self) -> Iterable[Item]:

@@ -64,6 +64,8 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         expected_counts: images per split in the published release; another count is logged, not refused.
         layout: what the folder holds, in a few words, for the message that lists the known layouts.
         colours: RGB colour to raw mask value, for masks that store colours; `None` refuses such masks.
+        palette_colours: whether in palette PNGs the colours count too, where `colours` is set. Otherwise their
+            indices are the raw values, and a palette with the colour of another class is refused.
         submission: what the data set's test server takes; `None` where there is no server.
         root: the folder.
         split: the split.
@@ -97,6 +99,7 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
     expected_counts: Mapping[str, int] = {}
     layout: str = ""
     colours: Mapping[Colour, int] | None = None
+    palette_colours: bool = False
     submission: Submission | None = None
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
@@ -175,14 +178,15 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
 
         Raises:
             SampleError: if the file cannot be read or does not store labels.
-            LabelError: if it holds a value that is neither a class nor void.
+            LabelError: if it holds a value that is neither a class nor void, or its palette contradicts `colours`.
         """
         mask = self.items[index].mask
         if mask is None:
             return None
         path = self.root / mask
-        raw = raw_labels(path, self.colours)
         known = self.label_map()
+        names = {value: "void" if label == VOID else self.classes[label] for value, label in known.items()}
+        raw = raw_labels(path, self.colours, self.palette_colours, names if self.colours else None)
         table = np.full(max(VOID, *known) + 1, -1, np.int16)
         table[list(known)] = list(known.values())
         labels = table[raw] if raw.min() >= 0 and raw.max() < len(table) else None

@@ -58,7 +58,8 @@ class Folder(Dataset):
     a list of names, a list of ``{name, value?, colour?}``, or a mapping of value to name.
 
     **Palette**: the colours of the classes file, else of the first mask if that is a palette PNG, else distinct
-    colours. If each class has a colour in the file, masks that store colours are decoded by them.
+    colours. If each class has a colour in the file, masks that store colours are decoded by them. Palette PNGs are read
+    by their indices; where the palette then has the colour of another class than the index means, the mask is refused.
 
     Note:
         Images of a labelled split that have no mask are an error; masks that have no image are only logged.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from segcontext.data.files import decode
 from segcontext.data.matlab import matlab_labels
@@ -22,27 +24,40 @@ Colour: TypeAlias = tuple[int, int, int]
 Integers: TypeAlias = npt.NDArray[np.integer[Any]]
 
 
-def raw_labels(path: Path, colours: Mapping[Colour, int] | None) -> Integers:
+def raw_labels(
+    path: Path,
+    colours: Mapping[Colour, int] | None,
+    palette_colours: bool = False,
+    names: Mapping[int, str] | None = None,
+) -> Integers:
     """Reads what a mask file stores.
 
     Args:
         path: the mask, an image or a MATLAB file (``.mat``).
         colours: RGB colour to value, for masks that store colours; `None` refuses such masks.
+        palette_colours: whether the colours of a palette PNG count, as if it stored them; otherwise its indices are
+            the values.
+        names: what each value stands for; where it is given, palette PNGs whose indices count are refused if their
+            palette gives the colour of one value to another. Palettes of other colours say nothing.
 
     Returns:
         Integers, (H, W), before any label map.
 
     Raises:
         SampleError: if the file cannot be read or does not store labels.
-        LabelError: if it holds a colour that stands for nothing.
+        LabelError: if it holds a colour that stands for nothing, or indices and colours contradict each other.
     """
     if path.suffix.lower() == ".mat":
         return matlab_labels(path)
     image = decode(path)
-    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
+    by_colour = image.mode == "P" and palette_colours and colours is not None
+    if (image.mode in ("1", "L", "P") and not by_colour) or image.mode.startswith("I"):
         pixels: Integers = np.asarray(image)
+        if image.mode == "P" and colours and names:
+            _check_palette(path, image, pixels, colours, names)
         return pixels.astype(np.uint8) if image.mode == "1" else pixels
-    rgb = np.asarray(image.convert("RGB"))
+    # Straight to RGB, Pillow warns of palettes that hold transparency.
+    rgb = np.asarray(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
     if colours is None:
         advice = "convert it by the classes' colours, or say which colour is which class: `r g b` on each line of a "
         advice += "folder's classes file, `colours` of a Dataset subclass."
@@ -63,6 +78,38 @@ def raw_labels(path: Path, colours: Mapping[Colour, int] | None) -> Integers:
             "Expected only the data set's colours; a mask that was resized or saved lossily has to be made anew."
         )
     return labels
+
+
+def _check_palette(
+    path: Path, image: Image.Image, pixels: Integers, colours: Mapping[Colour, int], names: Mapping[int, str]
+) -> None:
+    """Refuses a palette that has the colour of one class at the index of another, where that index occurs."""
+    flat = image.getpalette("RGB") or []
+    table: list[Colour] = list(zip(flat[::3], flat[1::3], flat[2::3], strict=False))
+    # A colour that stands there several times fills the palette up and says nothing.
+    times = Counter(table)
+    moved = {
+        index: colour
+        for index, colour in enumerate(table)
+        if times[colour] == 1 and names.get(colours.get(colour, index)) != names.get(index)
+    }
+    if not moved:
+        return
+    used = np.bincount(pixels.ravel(), minlength=len(table))
+    for index, colour in moved.items():
+        if used[index]:
+            right = colours[colour]
+            raise LabelError(
+                f"{path}: its palette gives the index {index}, which stands for {_said(index, names)}, the colour "
+                f"{colour} of {_said(right, names)}, whose index is {right}. Palette PNGs are read by their indices. "
+                "If the colours are right, convert the masks by them: segcontext convert MASKS --classes FILE --to "
+                "FOLDER, with the classes and their colours in FILE. If the indices are right, save the masks without "
+                "palette, or leave the colours out of the classes file."
+            )
+
+
+def _said(value: int, names: Mapping[int, str]) -> str:
+    return f"'{names[value]}'" if value in names else "no class"
 
 
 def wrong_labels(path: Path, raw: Integers, known: Mapping[int, int], classes: int) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from torch import Tensor
 
 from segcontext.errors import OutputExists
+from segcontext.evaluation.conditions import Conditions
 from segcontext.evaluation.confusion import draw_confusion
 from segcontext.evaluation.measured import Measured
 from segcontext.evaluation.provenance import provenance
@@ -49,6 +50,7 @@ class Evaluation:
         samples: single images from the worst to the best; empty on ranks other than 0.
         measured: what was asked for besides.
         ranking: the scores of every image, from the worst to the best; those without a score come last.
+        conditions: weights, stride, iterations, precision and the data's folder.
     """
 
     scores: Scores
@@ -63,6 +65,7 @@ class Evaluation:
     samples: tuple[SamplePicture, ...] = ()
     measured: Measured = field(default_factory=Measured)
     ranking: tuple[ImageScore, ...] = ()
+    conditions: Conditions = field(default_factory=Conditions)
 
     def summary(self) -> str:
         """The four scores and their conditions, in one line."""
@@ -107,6 +110,7 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             "images": self.images,
+            **self.conditions._asdict(),
             "seconds": round(self.seconds, 3),
             "protocol": asdict(self.protocol),
             "miou": or_none(values.miou),

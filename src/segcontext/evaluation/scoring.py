@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Literal, cast
+from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -14,14 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from segcontext.data.class_names import check_classes
 from segcontext.data.dataset import Dataset
-from segcontext.errors import DataError, RecipeError
+from segcontext.errors import RecipeError
+from segcontext.evaluation.conditions import Conditions
 from segcontext.evaluation.measured import Measured
 from segcontext.evaluation.measures import Measures
 from segcontext.evaluation.result import Evaluation
 from segcontext.evaluation.samples import SamplePicture
 from segcontext.evaluation.tally import ImageScore, Tally, image_matrix
-from segcontext.evaluation.words import listing, percent, plain_names
+from segcontext.evaluation.words import percent
 from segcontext.inference import Protocol, autocast, device_of, evaluating, predict_labels, predict_probabilities
 from segcontext.inference.memory import prediction_memory
 from segcontext.metrics import RankSlice, confidence, entropy, scores
@@ -46,6 +49,7 @@ def evaluate(
     worst: int = 0,
     precision: Literal["bf16"] | None = None,
     measures: Measures | None = None,
+    weights: str | Path | None = None,
 ) -> Evaluation:
     """Scores a network on a data set, at the images' own sizes.
 
@@ -67,6 +71,7 @@ def evaluate(
         worst: so many of the worst images are kept in any case.
         precision: ``"bf16"`` runs the network under bfloat16 autocast; the scores are float64 either way.
         measures: what is measured besides the scores of the confusion matrix: boundaries, sizes, calibration.
+        weights: the file that the model was loaded from; it is named in ``scores.json`` and not read.
 
     Returns:
         The evaluation.
@@ -89,7 +94,7 @@ def evaluate(
         )
     if precision not in (None, "bf16"):
         raise RecipeError(f"evaluate needs precision None or 'bf16'; got precision={precision!r}.")
-    _check_classes(model, dataset)
+    check_classes(model, dataset)
     if device is not None:
         model.to(device)
     place = device_of(model, torch.device("cpu"))
@@ -134,6 +139,7 @@ def evaluate(
         samples=tuple(kept),
         measured=Measured.of(measures, tally.totals),
         ranking=tuple(tally.images),
+        conditions=Conditions.of(model, dataset, weights=weights, precision=precision),
     )
 
 
@@ -149,23 +155,6 @@ def spread(dataset: Dataset, limit: int | None) -> Subset[Sample]:
     """
     count = min(len(dataset), limit or len(dataset))
     return Subset(dataset, [index * len(dataset) // count for index in range(count)])
-
-
-def _check_classes(model: nn.Module, dataset: Dataset) -> None:
-    """Refuses data of other classes than the model's."""
-    trained = tuple(cast(tuple[str, ...], getattr(model, "classes", ())))
-    count = int(cast(int, getattr(model, "num_classes", len(trained))))
-    given = tuple(dataset.classes)
-    same, other = plain_names(trained), plain_names(given)
-    if count == len(given) and (not trained or same == other):
-        return
-    hint = "Evaluate on the data set that the model was trained for, or name its classes as the model does."
-    if sorted(same) == sorted(other):
-        hint = "The names are the same, but in another order: bring the data set's classes into the model's order."
-    raise DataError(
-        f"The model was trained on {count} classes ({listing(trained) or 'unnamed'}), but {dataset.name} has "
-        f"{len(given)} ({listing(given)}). {hint}"
-    )
 
 
 def _predict(

@@ -1,23 +1,11 @@
-"""How classes and shares are written, and how names of classes are compared."""
+"""How shares and numbers are written."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["listing", "or_none", "percent", "plain_names", "without_nan"]
-
-
-def plain_names(names: Iterable[str]) -> list[str]:
-    """Class names as they are compared: capitals, spaces and underscores make no difference."""
-    return [re.sub(r"[\W_]+", "", name).casefold() for name in names]
-
-
-def listing(names: Sequence[str]) -> str:
-    """The first dozen class names, in one line."""
-    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+__all__ = ["or_none", "percent", "without_nan"]
 
 
 def percent(share: float) -> str:

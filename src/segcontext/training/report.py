@@ -48,6 +48,7 @@ def write_report(
         precision="bf16" if recipe.precision == "bf16" else None,
         console=console,
         progress=primary and not console.quiet,
+        weights=folder / "weights" / "best.safetensors",
     )
     if not primary:
         return found

@@ -131,9 +131,9 @@ def train(
     state = None
     if resumable:
         state, begun = read_training(folder / "state.safetensors")
-        check_images(begun.images, progress.images, source=str(folder / "state.safetensors"))
         progress = dataclasses.replace(begun, images=progress.images)
         load_state(state, task, source=str(folder / "state.safetensors"))
+        check_images(begun.images, progress.images, source=str(folder / "state.safetensors"))
         task.step = progress.step
     elif recipe.after:
         start_from(task, recipe, weight_file(folder / BEFORE, "last"))
