@@ -393,6 +393,17 @@ def test_lists_that_keep_frames_together_are_written(tree, look):
     assert len(Folder(tree.root, "train")) == 9
 
 
+def test_no_lists_are_written_that_would_empty_a_split(tree, look):
+    """Frames of one camera that does not move look alike, all of them."""
+    for frame in range(8):
+        image = picture(1) if frame == 0 else recompressed(picture(1), 50 + 5 * frame)
+        tree.add(f"{'val' if frame > 5 else 'train'}/{frame}", frame, image=image)
+    diagnosis, found = look(tree)
+    assert found["near-leak"].count == 2
+    assert "'val' would keep 0 of its 2 images" in found["near-leak"].cure
+    assert diagnosis.mend().keys() == {"recipe.yaml"}
+
+
 # Other data sets
 
 

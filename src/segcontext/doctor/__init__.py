@@ -6,7 +6,8 @@ surveying.py       opens every split there is; lenient.py and loose.py where som
 probe.py           one image with its mask; mask_probe.py, objects.py, fingerprint.py
 ├── tally.py       the sums of a split
 copies.py          images that look alike; near.py finds the pairs
-checks_*.py        findings: layout, files, labels (values.py), classes, copies
+checks_*.py        findings: layout, files, labels, palettes, classes, copies
+├── values*.py     mistakes in what the masks hold, told from label_facts.py; regroup.py parts the splits anew
 diagnosis.py       all of it, with the lines that mend; page.py, terminal.py show it
 ```
 """

@@ -27,13 +27,16 @@ def check_copies(seen: Examination) -> Iterator[Finding]:
     same = _by_digest(seen)
     leaks = _leaks(seen, same)
     alike = [match for match in seen.copies.across if match.image not in leaks]
-    lists: Sequence[Mend] = regrouped_lists(seen) if leaks or alike else []
+    lists: Sequence[Mend] = []
+    told = ""
+    if leaks or alike:
+        lists, told = regrouped_lists(seen)
     if leaks:
         yield Finding(
             "leak",
             "error",
             f"{plural(len(leaks), 'image')} {verb(len(leaks), 'are')} in two splits that must share none.",
-            "Take them out of one of the two." + (" The lists below do so." if lists else ""),
+            f"Take them out of one of the two.{told}",
             why="Scores on images that were learnt by heart say nothing.",
             count=len(leaks),
             examples=list(leaks.values()),
@@ -46,7 +49,7 @@ def check_copies(seen: Examination) -> Iterator[Finding]:
             "warning",
             f"{plural(len(alike), 'image')} of the {number(validated)} for validation and testing "
             f"{verb(len(alike), 'look')} like one of an earlier split.",
-            "Part the data by place, day or video, never by frame." + (" The lists below do so." if lists else ""),
+            f"Part the data by place, day or video, never by frame.{told}",
             why="Neighbouring frames and copies make scores better than they will be on new images.",
             count=len(alike),
             examples=[

@@ -132,7 +132,9 @@ def _image_mode(mode: str) -> tuple[str, str, str]:
             "Export them as RGB; a conversion without colour profile shifts the colours.",
             "warning",
         )
-    if mode.startswith("I") or mode == "F":
+    if mode == "F":
+        return "floats", "Nothing, if 0 is black and 1 is white: they are read so.", "warning"
+    if mode.startswith("I"):
         return "16 bits per pixel", "Export them with 8 bits; the upper eight are read, which may be dark.", "warning"
     if mode in ("RGBA", "LA", "PA"):
         return "an alpha channel", "Nothing, unless it hides something: alpha is dropped when images are read.", "note"

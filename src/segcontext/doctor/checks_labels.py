@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segcontext.data.masks import VOID
+from segcontext.doctor.checks_palettes import check_palettes
 from segcontext.doctor.classes_file import classes_by_colour
 from segcontext.doctor.examination import Examination, Record
 from segcontext.doctor.finding import Finding
-from segcontext.doctor.mask_probe import COLOURED, GREY, LABELS, STRANGE
+from segcontext.doctor.mask_probe import COLOURED, GREY, LABELS, SCALED, STRANGE
 from segcontext.doctor.tally import MANY
 from segcontext.doctor.values import diagnose_values
 from segcontext.doctor.words import few, plural, share, verb
@@ -19,7 +20,7 @@ __all__ = ["check_labels"]
 _FEW_COLOURS = 64
 _MOSTLY = 0.5
 # Mistakes that take a class for void.
-_ABOUT_VOID = ("binary-0-255", "stretched-labels", "other-values")
+_ABOUT_VOID = ("binary-0-255", "single-class", "stretched-labels", "other-values")
 
 
 def check_labels(seen: Examination) -> Iterator[Finding]:
@@ -34,10 +35,16 @@ def check_labels(seen: Examination) -> Iterator[Finding]:
     yield from _colours(seen)
     yield from _strange_colours(seen)
     yield from _many_values(seen)
-    finding = diagnose_values(seen)
-    if finding is not None:
-        yield finding
-    yield from _void(seen, explained=finding is not None and finding.code in _ABOUT_VOID)
+    yield from _scaled(seen)
+    palettes = list(check_palettes(seen))
+    yield from palettes
+    if any(finding.severity == "error" for finding in palettes):
+        # Their indices have another meaning in each file, so nothing can be said of the values.
+        return
+    values = list(diagnose_values(seen))
+    yield from values
+    codes = {finding.code for finding in values}
+    yield from _void(seen, explained=not codes.isdisjoint(_ABOUT_VOID), asked="void-or-class" in codes)
 
 
 def _storing(seen: Examination, what: str) -> list[Record]:
@@ -54,6 +61,7 @@ def _colours(seen: Examination) -> Iterator[Finding]:
         found, colours = _storing(seen, stores), seen.whole.colours[stores]
         if not found:
             continue
+        lines = seen.survey.lines
         # Beside masks of indices, lines in another order would give those another meaning.
         usable = own and len(colours) <= _FEW_COLOURS and not seen.whole.masks
         yield Finding(
@@ -68,7 +76,7 @@ def _colours(seen: Examination) -> Iterator[Finding]:
             why=f"They hold {plural(len(colours), 'colour')}: {few(colours, 8)}.",
             count=len(found),
             examples=[record.example(f"mode {record.mask.mode}") for record in found if record.mask],
-            mend=[classes_by_colour(seen.survey.classes, colours, rising=stores == GREY)] if usable else [],
+            mend=[classes_by_colour(lines, colours, rising=stores == GREY)] if usable else [],
         )
 
 
@@ -112,12 +120,28 @@ def _many_values(seen: Examination) -> Iterator[Finding]:
     )
 
 
-def _void(seen: Examination, *, explained: bool) -> Iterator[Finding]:
+def _scaled(seen: Examination) -> Iterator[Finding]:
+    for factor, stores in SCALED.items():
+        found = _storing(seen, stores)
+        if found:
+            yield Finding(
+                "scaled-labels",
+                "error",
+                f"{plural(len(found), 'mask')} {verb(len(found), 'hold')} {factor} times the labels, in 16 bits.",
+                f"Divide every value of these masks by {factor}, and save them with 8 bits.",
+                why=f"Labels of 8 bits were stretched to 16: {factor} for 1, {2 * factor} for 2, and so on.",
+                count=len(found),
+                examples=[record.example(f"holds {few(record.mask.values, 12)}") for record in found if record.mask],
+            )
+
+
+def _void(seen: Examination, *, explained: bool, asked: bool) -> Iterator[Finding]:
     """Masks without a single labelled pixel, and data sets that are mostly void."""
     whole = seen.whole
     if not seen.survey.classes or not whole.masks:
         return
-    empty = [record for record, mask in seen.masks() if not mask.labelled]
+    # Values that mean nothing are counted as void, too, but they are told of otherwise.
+    empty = [record for record, mask in seen.masks() if not mask.labelled and not mask.wrong]
     if empty and not explained:
         yield Finding(
             "all-void",
@@ -127,7 +151,7 @@ def _void(seen: Examination, *, explained: bool) -> Iterator[Finding]:
             count=len(empty),
             examples=[record.example() for record in empty],
         )
-    elif whole.void > _MOSTLY * (whole.void + whole.labelled) and not explained:
+    elif whole.void > _MOSTLY * (whole.void + whole.labelled) and not (explained or asked):
         values = [value for value, index in seen.survey.label_map().items() if index == VOID and whole.values[value]]
         yield Finding(
             "mostly-void",

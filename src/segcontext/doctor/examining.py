@@ -21,6 +21,7 @@ from segcontext.doctor.diagnosis import Diagnosis
 from segcontext.doctor.examination import Examination, Record
 from segcontext.doctor.finding import in_order
 from segcontext.doctor.fingerprint import THUMBNAIL, Fingerprint
+from segcontext.doctor.mask_probe import LABELS
 from segcontext.doctor.probe import Probe, probe
 from segcontext.doctor.survey import Pair, Survey
 from segcontext.doctor.surveying import survey_dataset
@@ -129,7 +130,7 @@ def _record(pair: Pair, found: Probe) -> Record:
     """What is kept of an image; what the tallies have summed up is let go."""
     image = found.image and found.image._replace(histogram=np.zeros((3, 0), np.int64))
     mask = found.mask and found.mask._replace(objects={}, colours={}, pixels=np.zeros(0, np.int64))
-    if mask and mask.wrong > MANY:
+    if mask and mask.stores == LABELS and mask.wrong > MANY:
         mask = mask._replace(values={})
     return Record(pair, image, mask, found.image_error, found.mask_error)
 

@@ -9,6 +9,8 @@ from typing import cast
 
 from segcontext.data import Dataset, Folder, Item
 from segcontext.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES
+from segcontext.data.folder import _read_classes
+from segcontext.doctor.classes_file import ClassLine
 from segcontext.doctor.listing import lossy_twin, read_list, scan
 from segcontext.doctor.survey import Split
 from segcontext.errors import DataError
@@ -79,12 +81,20 @@ class Lenient(Dataset):
 
 
 class LenientFolder(Lenient, Folder):
-    """A folder of one's own, although lists name images that are not there, or files share their names."""
+    """A folder of one's own, although lists name images that are not there, or files share their names.
+
+    Attributes:
+        lines: what the classes file says, void included.
+    """
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self._wrong: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
         self._clashes: tuple[tuple[str, str], ...] = ()
         super().__init__(root, split)
+        self.lines = tuple(
+            ClassLine(entry.value, entry.name, entry.name not in self.classes, entry.colour)
+            for entry in _read_classes(self.root)
+        )
 
     @property
     def listed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -17,12 +18,14 @@ from segcontext.doctor.objects import Counts, object_sizes
 from segcontext.doctor.survey import Reading
 from segcontext.errors import DataError
 
-__all__ = ["COLOURED", "GREY", "LABELS", "STRANGE", "MaskFacts", "probe_labels", "probe_mask"]
+__all__ = ["COLOURED", "GREY", "LABELS", "SCALED", "STRANGE", "MaskFacts", "probe_labels", "probe_mask"]
 
 Integers: TypeAlias = npt.NDArray[np.integer[Any]]
 
 # What a mask stores.
 LABELS, COLOURED, GREY, STRANGE = "labels", "colours", "equal channels", "colours that are no class"
+# Labels of 8 bits that were stretched to 16 are 257, seldom 256, times as high.
+SCALED = {257: "labels times 257", 256: "labels times 256"}
 # A mask with more values or colours than that is described by the most frequent of them.
 _KEPT = 300
 _PLAUSIBLE = 200
@@ -45,6 +48,7 @@ class MaskFacts(NamedTuple):
         objects: for each class in the mask how many regions it has of 2ᵇ to 2ᵇ⁺¹ − 1 pixels, (32,).
         colours: where it stores colours, those and how many pixels have them; at most 300.
         digest: of the labels and their size; equal for equal masks.
+        palette: of palette masks whose indices count, the values that occur and their colours.
     """
 
     width: int
@@ -60,6 +64,7 @@ class MaskFacts(NamedTuple):
     objects: Mapping[int, Counts] = {}
     colours: Mapping[Colour, int] = {}
     digest: bytes = b""
+    palette: Mapping[int, Colour] = {}
 
 
 def probe_mask(path: Path, reading: Reading) -> tuple[MaskFacts | None, str]:
@@ -77,7 +82,10 @@ def probe_mask(path: Path, reading: Reading) -> tuple[MaskFacts | None, str]:
         if mode != "mat":
             with Image.open(path) as header:
                 mode = header.mode
-        return probe_labels(raw_labels(path, reading.colours), reading, mode), ""
+        facts = probe_labels(raw_labels(path, reading.colours, reading.palette_colours), reading, mode)
+        # Where the indices count, their colours are compared with those of the classes and of other masks.
+        indexed = mode == "P" and not (reading.palette_colours and reading.colours)
+        return (facts._replace(palette=_palette(path, facts.values)) if indexed else facts), ""
     except UNREADABLE as error:
         if not isinstance(error, DataError):
             return None, str(error) or type(error).__name__
@@ -106,6 +114,7 @@ def probe_labels(raw: Integers, reading: Reading, mode: str = "L") -> MaskFacts:
     if not known:
         # Where the classes are not known, a value is wrong only if there are too many for any classes.
         wrong = len(values) if len(values) > _PLAUSIBLE else 0
+    scaled = [stores for factor, stores in SCALED.items() if _is_scaled(values, factor, known)]
     labels = _mapped(raw, values, meaning)
     totals = np.bincount(meaning, weights=counts, minlength=VOID + 1).astype(np.int64)
     sizes = object_sizes(labels, reading.classes)
@@ -113,6 +122,7 @@ def probe_labels(raw: Integers, reading: Reading, mode: str = "L") -> MaskFacts:
         width=raw.shape[1],
         height=raw.shape[0],
         mode=mode,
+        stores=scaled[0] if scaled else LABELS,
         values=_most(dict(zip(values.tolist(), counts.tolist(), strict=True))),
         distinct=len(values),
         wrong=wrong,
@@ -124,6 +134,23 @@ def probe_labels(raw: Integers, reading: Reading, mode: str = "L") -> MaskFacts:
             (labels if known else raw).tobytes() + repr(raw.shape).encode(), digest_size=16
         ).digest(),
     )
+
+
+def _is_scaled(values: npt.NDArray[np.int64], factor: int, known: Mapping[int, int]) -> bool:
+    """Whether all values are so many times those of classes and void."""
+    if values.max() <= VOID or (values % factor).any():
+        return False
+    return all(value in known if known else value <= VOID for value in (values // factor).tolist())
+
+
+def _palette(path: Path, values: Mapping[int, int]) -> dict[int, Colour]:
+    """The values that occur and their colours."""
+    with Image.open(path) as image:
+        flat = image.getpalette("RGB") or []
+    # Colours that stand there several times fill the palette up.
+    table = list(zip(flat[::3], flat[1::3], flat[2::3], strict=False))
+    times = Counter(table)
+    return {value: colour for value, colour in enumerate(table) if value in values and times[colour] == 1}
 
 
 def _coloured(image: Image.Image, reading: Reading) -> MaskFacts:

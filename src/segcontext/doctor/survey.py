@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from segcontext.data import Dataset, Folder, Item, Scenes
 from segcontext.data.masks import Colour
+from segcontext.doctor.classes_file import ClassLine
 from segcontext.doctor.finding import Finding
 
 __all__ = ["Pair", "Reading", "Split", "Survey", "join_pairs", "role"]
@@ -22,6 +23,7 @@ class Reading(NamedTuple):
         classes: how many classes there are; 0 where that is not known.
         label_map: raw mask values to class indices, 255 for void.
         colours: RGB colours to raw values, or `None`.
+        palette_colours: whether the colours of palette masks count, too; otherwise their indices do.
         kind: for samples that only the data set itself can read, its class.
         split: and its split.
     """
@@ -30,6 +32,7 @@ class Reading(NamedTuple):
     classes: int
     label_map: Mapping[int, int]
     colours: Mapping[Colour, int] | None = None
+    palette_colours: bool = False
     kind: type[Dataset] | None = None
     split: str = ""
 
@@ -90,6 +93,7 @@ class Survey:
         name: the data set's name in a recipe.
         classes: class names; empty where they are not known.
         palette: one colour per class.
+        lines: of the classes file; none where there is no such file.
         splits: the splits, in the data set's order; those that are not there are left out.
         pairs: every image once, with the splits that hold it.
         readings: how the pairs are read.
@@ -103,6 +107,7 @@ class Survey:
     splits: Sequence[Split]
     classes: tuple[str, ...] = ()
     palette: tuple[Colour, ...] = ()
+    lines: Sequence[ClassLine] = ()
     pairs: Sequence[Pair] = ()
     readings: Sequence[Reading] = ()
     released: Mapping[str, int] = field(default_factory=dict)

@@ -57,6 +57,7 @@ def survey_dataset(data: str | Path, dataset: str = "auto") -> Survey:
         splits=splits,
         classes=tuple(first.classes),
         palette=tuple(first.palette),
+        lines=first.lines if isinstance(first, LenientFolder) else (),
         pairs=join_pairs(splits, readings=range(len(there))),
         readings=[_reading(opened[place], kind) for place in there],
         # Which release it is may be known only once it is open.
@@ -96,7 +97,7 @@ def _reading(split: Lenient, kind: type[Dataset]) -> Reading:
     if kind.__getitem__ is Dataset.__getitem__ and kind.read_mask in (Dataset.read_mask, Folder.read_mask):
         # A split without labels may not know what its masks would hold.
         known = split.label_map() if any(item.mask is not None for item in split.items) else {}
-        return Reading(split.root, classes, dict(known), split.colours)
+        return Reading(split.root, classes, dict(known), split.colours, split.palette_colours)
     # Such a data set gives class indices, whatever its files hold.
     indices = {**{index: index for index in range(classes)}, VOID: VOID}
-    return Reading(split.root, classes, indices, None, kind, split.split)
+    return Reading(split.root, classes, indices, kind=kind, split=split.split)

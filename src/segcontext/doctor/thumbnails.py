@@ -101,7 +101,7 @@ def _sample(reading: Reading, record: Record) -> tuple[npt.NDArray[np.uint8], np
         labels = sample.mask.as_subclass(Tensor).numpy()
     else:
         image = Image.fromarray(_rgb(decode(reading.root / record.pair.image)))
-        labels = _labels(raw_labels(reading.root / str(record.pair.mask), reading.colours), reading)
+        labels = _labels(_raw(reading, str(record.pair.mask)), reading)
     labels = np.where(labels < reading.classes, labels, VOID).astype(np.uint8)
     return (
         np.asarray(_small(image, Image.Resampling.BOX)),
@@ -115,7 +115,7 @@ def _mask(seen: Examination, mask: str) -> npt.NDArray[np.uint8]:
     reading = seen.survey.readings[pair.reading] if pair else seen.survey.readings[0]
     path = reading.root / mask
     try:
-        labels = _labels(raw_labels(path, reading.colours), reading)
+        labels = _labels(_raw(reading, mask), reading)
     except DataError:
         return np.asarray(_small(Image.fromarray(_rgb(decode(path))), Image.Resampling.NEAREST))
     count = max(reading.classes, 1)
@@ -126,6 +126,10 @@ def _mask(seen: Examination, mask: str) -> npt.NDArray[np.uint8]:
     small = _small(Image.fromarray(labels.astype(np.int32)), Image.Resampling.NEAREST)
     shown: npt.NDArray[np.uint8] = table[np.asarray(small)]
     return shown
+
+
+def _raw(reading: Reading, mask: str) -> npt.NDArray[np.integer]:
+    return raw_labels(reading.root / mask, reading.colours, reading.palette_colours)
 
 
 def _labels(raw: npt.NDArray[np.integer], reading: Reading) -> npt.NDArray[np.int64]:

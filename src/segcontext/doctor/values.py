@@ -2,170 +2,163 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from segcontext.data.masks import VOID
-from segcontext.doctor.classes_file import classes_by_value, made_up_names
+from segcontext.doctor.classes_file import ClassLine, classes_file, made_up_names, void_lines
 from segcontext.doctor.examination import Examination
-from segcontext.doctor.finding import Example, Finding
+from segcontext.doctor.finding import Finding, Mend
+from segcontext.doctor.label_facts import LabelFacts, examples, label_facts
+from segcontext.doctor.values_binary import binary, some_binary, unnamed_pair
+from segcontext.doctor.values_matched import matched
+from segcontext.doctor.values_shifted import shifted, some_shifted, starts_at_1
+from segcontext.doctor.values_single import single_class
 from segcontext.doctor.words import few, number, plural, verb
 
 __all__ = ["diagnose_values"]
 
+# More values than that are not called void one by one.
+_FEW = 3
 _INSTANCES = 1000
 
 
-def diagnose_values(seen: Examination) -> Finding | None:
-    """Compares the values of all masks with those of the classes.
+def diagnose_values(seen: Examination) -> Iterator[Finding]:
+    """Compares the values of the masks with those of the classes.
 
     Args:
         seen: what was seen in the data set.
 
-    Returns:
-        The mistake, with the classes file that mends it where one can; `None` where all is well.
+    Yields:
+        The mistakes: first those of some of the masks, then the one that runs through all others, with the classes
+        file that mends it where one can.
     """
-    values = sorted(seen.whole.values)
-    if not values:
-        return None
-    names = seen.survey.classes
-    if not names:
-        return _unnamed(seen, values)
-    known = seen.survey.label_map()
-    wrong = [value for value in values if value not in known]
+    facts = label_facts(seen)
+    if not facts.values:
+        return
+    if not seen.survey.classes:
+        yield from filter(None, [_unnamed(seen, facts)])
+        return
+    some: list[Finding] = []
+    if seen.survey.own_folder:
+        for kind in (some_binary, some_shifted):
+            finding, facts = kind(seen, facts)
+            some += filter(None, [finding])
+    yield from some
+    rules = (single_class, binary, shifted, matched, _outside, starts_at_1, _void_or_class)
+    finding = next(filter(None, (rule(seen, facts) for rule in rules)), None)
+    if finding is not None and some and finding.mend:
+        # Lines for all masks would change what these mean.
+        finding = replace(finding, mend=(), cure="Mend the masks of the other finding on values, and examine again.")
+    if finding is not None:
+        yield finding
+
+
+def _outside(seen: Examination, facts: LabelFacts) -> Finding | None:
+    """Values that are no class, and nothing more is known of them."""
+    wrong = facts.wrong
     if not wrong:
-        return _binary(seen, values)
-    # Only for masks that hold plain indices is there a simple mistake to be named.
-    plain = seen.survey.own_folder and sorted(v for v, i in known.items() if i != VOID) == list(range(len(names)))
-    if plain:
-        finding = _off_by_one(seen, values, wrong) or _other_values(seen, values, wrong)
-        if finding is not None:
-            return finding
-    return _outside(seen, wrong)
-
-
-def _binary(seen: Examination, values: Sequence[int]) -> Finding | None:
-    """Masks of 0 and 255, where 255 is read as void."""
-    names = seen.survey.classes
-    if set(values) != {0, VOID} or seen.survey.label_map().get(VOID) != VOID or len(names) < 2:
         return None
-    return Finding(
-        "binary-0-255",
-        "error",
-        "The masks hold 0 and 255 alone, and 255 means void.",
-        f"Say that 255 is '{names[1]}'.",
-        why=f"Every pixel that is not '{names[0]}' is ignored, so a network learns to answer '{names[0]}' everywhere.",
-        count=seen.whole.masks,
-        examples=_examples(seen, [VOID]),
-        mend=[classes_by_value({0: names[0], VOID: names[1]})] if seen.survey.own_folder else [],
-    )
-
-
-def _off_by_one(seen: Examination, values: Sequence[int], wrong: Sequence[int]) -> Finding | None:
-    """Labels from 1 to the number of classes."""
-    names = seen.survey.classes
-    if list(wrong) != [len(names)]:
-        return None
-    shifted = dict(enumerate(names, start=1))
-    if 0 not in values:
-        return Finding(
-            "off-by-one",
-            "error",
-            f"The labels start at 1: there are {len(names)} classes, and the masks hold 1 to {len(names)}.",
-            "Give each class its value.",
-            why="Every class would be read as the next one.",
-            count=seen.whole.value_masks[len(names)],
-            examples=_examples(seen, wrong),
-            mend=[classes_by_value(shifted)],
-        )
-    return Finding(
-        "off-by-one",
-        "error",
-        f"The masks hold 0 to {len(names)}, one value more than the {len(names)} classes.",
-        "If 0 is what was not labelled, take the lines below (others call this reduce_zero_label). If 0 is a class, "
-        "such as background, put its name in place of 'void'. If the last value is the one without a name, add "
-        "that name to the end of the classes file instead.",
-        why=f"The value {len(names)} has no name, or every class is read as the next one.",
-        count=seen.whole.value_masks[len(names)],
-        examples=_examples(seen, wrong),
-        mend=[classes_by_value(shifted, [0])],
-    )
-
-
-def _other_values(seen: Examination, values: Sequence[int], wrong: Sequence[int]) -> Finding | None:
-    """As many values as there are classes, but others, such as 0, 127 and 255."""
-    names = seen.survey.classes
-    void: list[int] = []
-    if len(values) == len(names) + 1 and VOID in values:
-        void, values = [VOID], [value for value in values if value != VOID]
-    # Where several of the values are classes as they are, the others are slips.
-    slips = sum(value < len(names) for value in values) > 1
-    if slips or len(values) != len(names) or max(values) > VOID or min(values) < 0:
-        return None
-    steps = {second - first for first, second in itertools.pairwise(values)}
-    stretched = len(names) > 1 and max(steps) - min(steps) <= 1 and min(steps) > 1
-    return Finding(
-        "stretched-labels" if stretched else "other-values",
-        "error",
-        f"The masks hold {plural(len(values), 'value')}, as many as there are classes, but others: {few(values, 12)}.",
-        "Say which value is which class: check the names in the lines below.",
-        why=(
-            "Evenly spaced values are labels that were stretched to be seen." if stretched else "They have no meaning."
-        ),
-        count=max(seen.whole.value_masks[value] for value in wrong),
-        examples=_examples(seen, wrong),
-        mend=[classes_by_value(dict(zip(values, names, strict=True)), void)],
-    )
-
-
-def _outside(seen: Examination, wrong: Sequence[int]) -> Finding:
-    known = seen.survey.label_map()
-    pixels = seen.whole.values
-    hint = "Mend the masks, or name the values in the classes file; the lines below call them void."
-    if not seen.survey.own_folder:
-        hint = f"Are these the labels of {seen.survey.name}'s own release? Another release may number them otherwise."
-    elif max(wrong) >= _INSTANCES:
-        hint = "Numbers that high are instances (class · 1000 + instance): export the classes instead."
-    named = dict(zip(range(len(seen.survey.classes)), seen.survey.classes, strict=True))
-    by_value = {value: seen.survey.classes[index] for value, index in known.items() if index != VOID}
-    writable = seen.survey.own_folder and len(wrong) <= 3 and max(wrong) <= VOID and min(wrong) >= 0
+    pixels = Counter[int]()
+    for _, mask in seen.masks():
+        if frozenset(mask.values) in facts.masks:
+            pixels.update(mask.values)
+    expected = sorted(value for value in facts.known if facts.is_class(value))
+    mend = _as_void(facts)
     return Finding(
         "outside-classes",
         "error",
         f"The masks hold {plural(len(wrong), 'value')} that {verb(len(wrong), 'are')} no class: "
         f"{few((f'{value} ({number(pixels[value])} pixels)' for value in wrong), 8)}.",
-        hint,
-        why=f"Expected {few(sorted(by_value), 20)} for the {plural(len(named), 'class', 'classes')}.",
-        count=sum(any(value not in known for value in mask.values) for _, mask in seen.masks()),
-        examples=_examples(seen, wrong),
-        mend=[classes_by_value(by_value, wrong)] if writable else [],
+        _advice(seen, facts, lines=bool(mend)),
+        why=f"Expected {few(expected, 20)} for the {plural(len(seen.survey.classes), 'class', 'classes')}.",
+        count=facts.count(lambda held: not held.isdisjoint(wrong)),
+        examples=examples(seen, facts, lambda held: not held.isdisjoint(wrong)),
+        mend=mend,
     )
 
 
-def _unnamed(seen: Examination, values: Sequence[int]) -> Finding | None:
-    """The values of masks whose classes have no names yet."""
-    if max(values) > VOID or min(values) < 0 or not seen.survey.own_folder:
+def _advice(seen: Examination, facts: LabelFacts, *, lines: bool) -> str:
+    wrong, unseen = facts.wrong, [line.name for line in facts.unseen]
+    if not seen.survey.own_folder:
+        return f"Are these the labels of {seen.survey.name}'s own release? Another release may number them otherwise."
+    if max(wrong) >= _INSTANCES:
+        return "Numbers that high are instances (class · 1000 + instance): export the classes instead."
+    if lines:
+        named = " If one of them is a class, such as background, put its name in place of the word for void."
+        return f"Mend the masks, or name the values in the classes file; the lines below call them void.{named}"
+    if unseen and len(unseen) <= len(wrong):
+        asked = f"is {wrong[0]}" if len(wrong) == 1 else "are some of the values"
+        return (
+            f"No mask shows {few(map(repr, unseen))}: {asked} {'it' if len(unseen) == 1 else 'these'}? If so, say so "
+            "in the classes file, with the value before the name; otherwise name what they are, or mend the masks."
+        )
+    return "Mend the masks, or name each of the values in the classes file, as a class or as void."
+
+
+def _as_void(facts: LabelFacts) -> Sequence[Mend]:
+    """Lines that call the wrong values void, unless one of them may well be a class."""
+    wrong, unseen = facts.wrong, facts.unseen
+    if len(wrong) > _FEW or not 0 <= wrong[0] <= wrong[-1] <= VOID:
+        return []
+    # While a class is in no mask, it may be what a frequent value stands for.
+    masks, shown = facts.count(lambda held: True), len(facts.classes) - len(unseen)
+    slips = all(2 * facts.holding(value) < masks for value in wrong) and len(unseen) != len(wrong)
+    if shown < 2 or (unseen and not slips):
+        return []
+    more = void_lines(wrong, facts.lines)
+    return [] if more is None else [classes_file([*facts.lines, *more])]
+
+
+def _void_or_class(seen: Examination, facts: LabelFacts) -> Finding | None:
+    """255 is void, and a class is never seen: it may be that one."""
+    unseen, last = facts.unseen, max(facts.classes, key=lambda line: line.value, default=None)
+    if VOID not in facts.values or not facts.is_void(VOID) or facts.void_is_said or not unseen:
         return None
-    shown = dict(zip(values, made_up_names(values), strict=True))
+    if last not in unseen and len(unseen) + 1 < len(facts.classes):
+        return None
+    names = few(map(repr, (line.name for line in unseen)))
+    first = last if last in unseen else unseen[0]
+    asked = repr(first.name) if len(unseen) == 1 else f"one of these, such as {first.name!r}"
+    return Finding(
+        "void-or-class",
+        "warning",
+        f"{VOID} is read as void, and no mask shows {names}.",
+        f"Look at the masks: is {VOID} {asked}? If so, give it that value, which makes the classes file "
+        f"{_in_words([line._replace(value=VOID) if line == first else line for line in facts.lines])}. If not, say so "
+        f"with a line '{VOID} void'.",
+        why="Void is neither learnt nor scored.",
+        count=facts.holding(VOID),
+        examples=examples(seen, facts, lambda held: VOID in held),
+    )
+
+
+def _in_words(lines: Sequence[ClassLine]) -> str:
+    return ", ".join(f"`{line}`" for line in classes_file(lines).text.splitlines())
+
+
+def _unnamed(seen: Examination, facts: LabelFacts) -> Finding | None:
+    """The values of masks whose classes have no names yet."""
+    values = facts.values
+    if values[-1] > VOID or values[0] < 0 or not seen.survey.own_folder:
+        return None
+    lines = [ClassLine(value, name) for value, name in zip(values, made_up_names(values), strict=True)]
     if values == [0, VOID]:
-        shown = {0: "background", VOID: "thing"}
-    void = [VOID] if VOID in values and len(values) > 2 else []
-    for value in void:
-        del shown[value]
+        lines = [ClassLine(0, "background"), ClassLine(VOID, "thing")]
+    elif VOID in values and len(values) > 2:
+        lines[-1] = ClassLine(VOID, "void", void=True)
+    cure = "Put the classes' names beside them."
+    if len(values) == 1:
+        lines, cure = [], "With one value there is nothing to tell apart: label something else, too."
+    elif unnamed_pair(facts):
+        lines, cure = [], f"Some masks hold 0 and {VOID} alone, others do not: store all of them alike first."
     return Finding(
         "unnamed-values",
         "note",
         f"The masks hold {plural(len(values), 'value')}: {few(values, 20)}.",
-        "Put the classes' names beside them.",
+        cure,
         count=len(values),
-        examples=_examples(seen, values[-1:]),
-        mend=[classes_by_value(shown, void)],
+        examples=examples(seen, facts, lambda held: values[-1] in held),
+        mend=[classes_file(lines)] if lines else [],
     )
-
-
-def _examples(seen: Examination, wanted: Sequence[int]) -> list[Example]:
-    return [
-        record.example(f"holds {few((value for value in mask.values), 12)}")
-        for record, mask in seen.masks()
-        if any(value in mask.values for value in wanted)
-    ]
