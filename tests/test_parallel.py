@@ -43,9 +43,11 @@ def test_a_killed_process_is_explained():
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from segcontext.parallel import share_out
 if __name__ == "__main__":
+    # Started in the background of a shell, it would not listen.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for result in share_out(max, 0.05, [0.1] * 3, workers=2, chunk=1):
         print(result, flush=True)
     jobs = share_out(pow, 2, iter(lambda: time.sleep(0.05) or 1, None), workers=2, chunk=1)

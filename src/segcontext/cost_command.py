@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from segcontext.devices import usable_device
-from segcontext.errors import RecipeError
+from segcontext.errors import RecipeError, SegContextError
 from segcontext.recipe import Recipe
 from segcontext.recipe_file import read_recipe, read_yaml
 
@@ -42,7 +43,9 @@ def run_cost(given: dict[str, Any], console: Console) -> int:
         model, size = _network(given, "cpu" if timed else "meta")
         # Named only once the network stands, so that a wrong name is heard of first.
         found = cost(model.to(device) if timed else model, size, batch=batch, timed=timed, rounds=rounds)
-        below = [f"{size[0]}×{size[1]} pixels, batch of {batch}. {CONVENTION}", *(x.format(batch=batch) for x in below)]
+        classes = getattr(model, "num_classes", None)
+        sized = f"{size[0]}×{size[1]} pixels, batch of {batch}" + (f", {classes} classes" if classes else "")
+        below = [f"{sized}. {CONVENTION}", *(x.format(batch=batch) for x in below)]
         if found.unlisted:
             below.append(f"Not known, and counted 1 per element of the result: {', '.join(found.unlisted)}.")
         text = render(found.rows(), cost_columns(timed=timed), style, below=below)
@@ -76,9 +79,21 @@ def _network(given: dict[str, Any], device: str) -> tuple[Any, tuple[int, int]]:
     if source is None:
         return _built(str(name), asked, given.get("num_classes", 21), device), shape
     # A recipe need not say here what it would train on.
-    recipe = Recipe.from_mapping({"data": "demo", **read_recipe(path)}, source=str(path))
-    network = _built(recipe.model, {**recipe.network(), **asked}, given.get("num_classes", 21), device)
+    written = read_recipe(path)
+    recipe = Recipe.from_mapping({"data": "demo", **written}, source=str(path))
+    classes = given.get("num_classes") or (_classes_of(recipe) if {"data", "dataset"} & set(written) else 21)
+    network = _built(recipe.model, {**recipe.network(), **asked}, classes, device)
     return network, recipe.crop_size if size is None else shape
+
+
+def _classes_of(recipe: Recipe) -> int:
+    """As many classes as the recipe's data have: those that lie there, or those of the data set that it names."""
+    from segcontext.data import DATASETS, open_dataset
+
+    with contextlib.suppress(SegContextError, OSError):
+        return len(open_dataset(recipe.data_path, recipe.train_split, dataset=recipe.dataset).classes)
+    named = {kind.name: len(kind.classes) for kind in DATASETS}
+    return named.get(recipe.dataset) or named.get(recipe.data) or 21
 
 
 def _built(name: str, options: dict[str, Any], classes: int, device: str) -> Any:

@@ -128,6 +128,40 @@ def test_what_hooks_on_modules_miss_is_counted():
     assert found.part("aggregation").operations["softmax"] >= 5 * pixels**2
 
 
+class Sequence(nn.Module):
+    """Hands pixels as a sequence to a layer that PyTorch has one kernel for."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.flatten(2).mT)
+
+
+@pytest.mark.parametrize(
+    ("layer", "products"),
+    [
+        # 4·hidden·(input + hidden) a pixel.
+        (nn.LSTM(3, 16, batch_first=True), 4 * 16 * (3 + 16) * 20),
+        # Query, key, value and output of the attention, its two products, and both layers of the feed-forward part.
+        (nn.TransformerEncoderLayer(3, 1, 8, batch_first=True), (4 * 3 * 3 + 2 * 20 * 3 + 2 * 3 * 8) * 20),
+    ],
+    ids=["lstm", "transformer"],
+)
+def test_layers_with_a_kernel_of_their_own_count_as_products(layer, products):
+    fast = torch.backends.mha.get_fastpath_enabled()
+    found = cost(Sequence(layer), (4, 5))
+    assert found.unlisted == ()
+    assert found.total.multiply_adds == products
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+
+
+def test_rows_say_what_no_rule_knows():
+    found = cost(Sequence(nn.Hardshrink()), (4, 5))
+    assert all(row["unlisted"] == list(found.unlisted) for row in found.rows())
+
+
 def test_the_network_is_left_as_it_is():
     model = build("emanet", 3, {**TINY, "aggregation_options": {"num_bases": 4}}).train()
     model.backbone.eval()

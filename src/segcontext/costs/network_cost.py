@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +95,8 @@ class Cost:
         for each in (*self.parts, self.total):
             row = {key: value for key, value in vars(each).items() if key != "operations"}
             row["parameters_with_buffers"] = each.parameters + each.buffers
-            shown.append({**row, "operations": dict(each.operations), "convention": CONVENTION})
+            said = {"unlisted": list(self.unlisted), "convention": CONVENTION}
+            shown.append({**row, "operations": dict(each.operations), **said})
         return shown
 
 
@@ -154,7 +156,8 @@ def cost(
         # Shapes that do not fit fail here again, with the message of the real run.
         _logger.debug("the network does not run without numbers: %s", error)
         device = next((each.device for each in model.parameters()), torch.device("cpu"))
-        with torch.inference_mode(False):
+        # Dropout draws numbers; the caller's random state stays as it is.
+        with torch.inference_mode(False), torch.random.fork_rng([device] if device.type == "cuda" else []):
             counted = _count(copy.deepcopy(model), torch.zeros(shape, dtype=dtype, device=device))
     whole: float | None = None
     seconds: Mapping[str, float] = {}
@@ -195,11 +198,25 @@ def _count(twin: nn.Module, images: Tensor) -> _Counted:
     counter = OperationCounter(lambda: scopes.current)
     live = LiveMemory((*twin.parameters(), *twin.buffers(), images), lambda: scopes.current)
     with scopes:
-        with torch.no_grad(), live, counter:
+        with torch.no_grad(), _in_products(), live, counter:
             _forward(twin.eval(), images, scopes)
         with torch.enable_grad(), SavedMemory(twin, lambda: scopes.current) as saved:
             _forward(twin.train(), images, scopes)
     return _Counted(counter, saved.bytes, live.peak, tuple(parts))
+
+
+@contextlib.contextmanager
+def _in_products() -> Iterator[None]:
+    """Has PyTorch run transformer layers and recurrent ones as the products they are, and not as one unknown kernel."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    # `flags`, the context manager, warns of TF32 on machines that have none.
+    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mkldnn.set_flags(_enabled=enabled, _fp32_precision=None)
 
 
 def _forward(model: nn.Module, images: Tensor, scopes: Scopes) -> None:
