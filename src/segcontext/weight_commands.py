@@ -35,9 +35,7 @@ def run_export_weights(given: dict[str, Any], console: Console) -> int:
     model = load_model(given["run"], which=given.get("which", "best"))
     differing = write_weights(model, given["out"], layout=given["layout"], overwrite=given.get("overwrite", False))
     if differing:
-        console.print(
-            "[yellow]The network that reads this file computes something else in these places[/]:", highlight=False
-        )
+        console.print("[yellow]The code that this file is for has another network in these places[/]:", highlight=False)
         for line in differing:
             console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     console.print(f"Weights of {escape(str(given['run']))} as {given['layout']}: {escape(str(given['out']))}")

@@ -10,7 +10,8 @@ from tests.importing.sources import SOURCES, source
 import segcontext
 from segcontext.errors import WeightsError
 from segcontext.importing import LAYOUTS
-from segcontext.importing.layout import Shapes, leading
+from segcontext.importing.layout import leading
+from segcontext.importing.shapes import Shapes
 from segcontext.layers import Normalize
 
 LISTED = {

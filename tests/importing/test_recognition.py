@@ -9,6 +9,7 @@ from tests.importing.sources import source
 import segcontext
 from segcontext.data import VOC, Cityscapes
 from segcontext.errors import RecipeError, WeightsError
+from segcontext.importing.layout import Told
 from segcontext.importing.openmmlab_meta import told
 
 
@@ -106,7 +107,7 @@ model = dict(
     ],
 )
 def test_openmmlabs_files_say_whether_corners_are_aligned(facts, name, aligned):
-    assert told(facts, name) == (aligned, None)
+    assert told(facts, name) == Told(aligned)
 
 
 @pytest.mark.parametrize(

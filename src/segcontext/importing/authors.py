@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from segcontext.importing.layout import Layout, Shapes, Turn, leading, unit
+from segcontext.importing.layout import Layout, Turn, leading, unit
 from segcontext.importing.resnet import DEEP, depth, stages
+from segcontext.importing.shapes import Shapes
 from segcontext.model import Segmenter
 
 __all__ = ["EMANET", "GALD", "bases"]
@@ -32,8 +33,8 @@ bases: Final = Turn(_from_columns, _to_columns)
 def _emanet(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
     return {
         "backbone": f"resnet{depth(shapes, 'extractor.', 4)}s",
-        "reduce_channels": shapes.size("fc0.conv.weight", 0, 512),
-        "project_channels": shapes.size("fc1.0.conv.weight", 0, 256),
+        "reduce_channels": shapes.width("fc0.conv", 512),
+        "project_channels": shapes.width("fc1.0.conv", 256),
         "aggregation_options": {"num_bases": shapes.size("emau.mu", 2, 64), "without_mass": "published"},
     }
 
@@ -62,7 +63,6 @@ EMANET: Final = Layout(
     ),
     turns={"aggregation.bases": bases},
     options=_emanet,
-    classifier="fc2.weight",
     align_corners=True,
     padding="stride_plus_one",
     training={
@@ -71,24 +71,27 @@ EMANET: Final = Layout(
         "padding": "stride_plus_one",
     },
     wrap=_as_session,
+    fixed={"fc0.conv.weight": (512, 2048, 3, 3), "emau.mu": (1, 512, 64), "fc1.0.conv.weight": (256, 512, 3, 3)},
 )
 
 
 def _gald(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
-    query = shapes.size("head.a2block.long_relation.t.weight", 0, 256)
+    relation = "head.a2block.long_relation."
+    width = shapes.width("head.conva.0", 512)
+    query = shapes.size(f"{relation}t.weight", 0, 256, (f"{relation}p.weight", 0), (f"{relation}g.weight", 0))
+    inside = shapes.size(f"{relation}z.weight", 1, query // 8)
+    # Where the groups do not come out, z itself is misshapen, and is found out later.
+    groups = query // inside if inside and query % inside == 0 and width % (query // inside) == 0 else 8
     return {
         "backbone": f"resnet{depth(shapes, 'layer')}s",
-        "reduce_channels": shapes.size("head.conva.0.weight", 0, 512),
-        "aggregation_options": {
-            "channels": query,
-            "groups": query // max(1, shapes.size("head.a2block.long_relation.z.weight", 1, query // 8)),
-        },
+        "reduce_channels": width,
+        "aggregation_options": {"channels": query, "groups": groups},
         "downsampled_options": {"padding": 0},
         "distribution_options": {"padding": 0},
-        "project_channels": shapes.size("head.convb.0.weight", 0, 512),
-        "fuse_channels": shapes.size("head.bottleneck.0.weight", 0, 512),
-        "auxiliary": "dsn.0.weight" in shapes,
-        "auxiliary_channels": shapes.size("dsn.0.weight", 0, 512),
+        "project_channels": shapes.width("head.convb.0", 512),
+        "fuse_channels": shapes.width("head.bottleneck.0", 512),
+        "auxiliary": shapes.holds("dsn."),
+        "auxiliary_channels": shapes.width("dsn.0", 512),
         "auxiliary_options": {"bias": True, "dropout": 0.1},
         "dropout": 0.0,
     }
@@ -117,7 +120,6 @@ GALD: Final = Layout(
     ),
     turns={"fuse.0.weight": leading(lambda channels: DEEP)},
     options=_gald,
-    classifier="head.bottleneck.3.weight",
     align_corners=True,
     mean=(122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255),
     std=(1 / 255, 1 / 255, 1 / 255),
@@ -126,4 +128,13 @@ GALD: Final = Layout(
         **{"crop": 769, "batch": 8, "steps": 50_000, "lr": 0.01, "weight_decay": 5e-4, "decay_norm_and_bias": True},
         **{"scale": [0.7, 2.1], "scale_step": 0.1, "loss": "ohem", "ohem_threshold": 0.7, "ohem_min_kept": 100_000},
     },
+    fixed={
+        "head.conva.0.weight": (512, 2048, 3, 3),
+        "head.a2block.long_relation.t.weight": (256, 512, 1, 1),
+        "head.a2block.long_relation.z.weight": (512, 32, 1, 1),
+        "head.convb.0.weight": (512, 512, 3, 3),
+        "head.bottleneck.0.weight": (512, 2560, 3, 3),
+        "dsn.0.weight": (512, 1024, 3, 3),
+    },
+    required=("dsn.0.weight",),
 )

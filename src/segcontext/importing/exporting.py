@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,10 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segcontext.errors import OutputExists, RecipeError, WeightsError
+from segcontext.errors import OutputExists, RecipeError, SegContextError, WeightsError
 from segcontext.files import atomic_path
 from segcontext.importing.known import layout_named
-from segcontext.importing.layout import Shapes, listing
+from segcontext.importing.layout import Layout, Told
+from segcontext.importing.shapes import Shapes
+from segcontext.importing.words import listing
 from segcontext.layers import Normalize
 from segcontext.model import Segmenter
 
@@ -38,9 +41,9 @@ def export_weights(model: Segmenter, file: str | Path, *, layout: str, overwrite
         overwrite: whether a file that is there may be replaced.
 
     Returns:
-        The settings in which that code base's network differs from this one, so that it computes something else with
-        the same weights, in words; they are logged, too. None for a network that was imported from there, or built
-        likewise.
+        What is different there, in words: settings with which that code base's network computes something else with
+        the same weights, tensors that its code cannot read, and settings that the file has no place for. They are
+        logged, too. None for a network that was imported from there, or built likewise, and written as a PyTorch file.
 
     Raises:
         RecipeError: for an unknown layout or ending.
@@ -55,7 +58,7 @@ def export_weights(model: Segmenter, file: str | Path, *, layout: str, overwrite
     """
     differing = write_weights(model, file, layout=layout, overwrite=overwrite)
     for line in differing:
-        _logger.warning("the network that reads %s computes something else: %s", file, line)
+        _logger.warning("the code that %s is for has another network: %s", file, line)
     return differing
 
 
@@ -67,8 +70,16 @@ def write_weights(model: Segmenter, file: str | Path, *, layout: str, overwrite:
     if path.exists() and not overwrite:
         raise OutputExists(f"{path} is already there: choose another name, or allow overwriting it (--overwrite).")
     theirs = target.to_theirs(model.state_dict())
+    wrapped = None if path.suffix == ".safetensors" else target.wrap({}, model)
+    facts = wrapped.get("meta") if isinstance(wrapped, Mapping) else None
+    told = target.told(facts if isinstance(facts, Mapping) else {}, path.name)
     aligned = model.align_corners if target.align_corners is None else target.align_corners
-    reference = target.build(Shapes.of(theirs), aligned)
+    shapes = Shapes.of(theirs)
+    try:
+        reference = target.build(shapes, aligned, told.options)
+    except SegContextError as error:
+        raise WeightsError(f"The network is no {target.title}: {str(error).rstrip('.')}.") from error
+    options = target.network_options(shapes, aligned, told.options)
     wanted = target.to_theirs(reference.state_dict())
     for name, tensor in wanted.items():
         if name not in theirs and name.endswith(".bias"):
@@ -82,10 +93,10 @@ def write_weights(model: Segmenter, file: str | Path, *, layout: str, overwrite:
     ]
     if problems:
         raise WeightsError(f"The network is no {target.title}:\n  {listing(problems)}")
-    reference.normalize = Normalize(target.mean, target.std, bgr=target.bgr)
+    reference.normalize = Normalize(options["mean"], options["std"], bgr=options["bgr"])
     # How images are padded is a matter of evaluation and not of the network.
     reference.padding = model.padding
-    differing = _differences(model, reference)
+    differing = (*_unreadable(target, shapes), *_untold(target, told, model, path), *_differences(model, reference))
     ordered = {name: theirs[name].detach().cpu().contiguous().clone() for name in wanted}
     with atomic_path(path) as temporary:
         if path.suffix == ".safetensors":
@@ -93,6 +104,34 @@ def write_weights(model: Segmenter, file: str | Path, *, layout: str, overwrite:
         else:
             torch.save(target.wrap(ordered, model), temporary)
     return differing
+
+
+def _unreadable(target: Layout, shapes: Shapes) -> tuple[str, ...]:
+    """The tensors with which that code base cannot read the file, whatever its own settings."""
+    lines = [
+        f"its code cannot read the file: {name} has shape {shapes[name]}, there always {shape}"
+        for name, shape in target.fixed.items()
+        if shapes.get(name, shape) != shape
+    ]
+    lines += [
+        f"its code cannot read the file: {name} {target.fixed[name]} is missing"
+        for name in target.required
+        if name not in shapes
+    ]
+    return tuple(lines)
+
+
+def _untold(target: Layout, told: Told, model: Segmenter, path: Path) -> tuple[str, ...]:
+    """What the file does not say, or says so that it cannot be imported again."""
+    lines = []
+    if target.align_corners is None and bool(told.align_corners) != model.align_corners:
+        lines.append(
+            f"align_corners is {model.align_corners}, for which a {path.suffix} file has no place: whoever reads it "
+            "has to say so"
+        )
+    if told.problem:
+        lines.append(f"segcontext does not import the file again, since {told.problem}")
+    return tuple(lines)
 
 
 def _differences(model: nn.Module, reference: nn.Module) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from segcontext.errors import WeightsError
 from segcontext.importing.authors import bases
-from segcontext.importing.layout import Layout, Shapes, Turn, leading, unit
-from segcontext.importing.openmmlab_meta import told
+from segcontext.importing.layout import Layout, Turn, leading, unit
+from segcontext.importing.openmmlab_meta import configuration, told
 from segcontext.importing.resnet import DEEP, depth, stages
+from segcontext.importing.shapes import Shapes
 from segcontext.model import Segmenter
 
 __all__ = ["OPENMMLAB"]
@@ -29,8 +30,8 @@ def _context(options: Callable[[Shapes, bool], dict[str, Any]]) -> Callable[[Sha
         return {
             "backbone": f"resnet{depth(shapes, 'backbone.layer')}c",
             "multi_grid": None,
-            "auxiliary": "auxiliary_head.convs.0.conv.weight" in shapes,
-            "auxiliary_channels": shapes.size("auxiliary_head.convs.0.conv.weight", 0, 256),
+            "auxiliary": shapes.holds("auxiliary_head."),
+            "auxiliary_channels": shapes.width("auxiliary_head.convs.0.conv", 256),
             **options(shapes, align_corners),
         }
 
@@ -39,15 +40,18 @@ def _context(options: Callable[[Shapes, bool], dict[str, Any]]) -> Callable[[Sha
 
 def _concatenated(shapes: Shapes) -> dict[str, Any]:
     """The convolution over deep and context features before the classifier, where there is one."""
-    width = shapes.size("decode_head.conv_cat.conv.weight", 0, 0)
-    return {"skip": "deep", "fuse_channels": width} if width else {}
+    if not shapes.holds("decode_head.conv_cat."):
+        return {}
+    # It is as wide as the classifier's input.
+    width = shapes.size("decode_head.conv_seg.weight", 1, 512)
+    return {"skip": "deep", "fuse_channels": shapes.width("decode_head.conv_cat.conv", width)}
 
 
 @_context
 def _ema(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
     return {
-        "reduce_channels": shapes.size("decode_head.ema_in_conv.conv.weight", 0, 512),
-        "project_channels": shapes.size("decode_head.bottleneck.conv.weight", 0, 256),
+        "reduce_channels": shapes.width("decode_head.ema_in_conv.conv", 512),
+        "project_channels": shapes.width("decode_head.bottleneck.conv", 256),
         "aggregation_options": {
             "num_bases": shapes.size("decode_head.ema_module.bases", 2, 64),
             "eps": 1e-12,
@@ -60,24 +64,24 @@ def _ema(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
 
 @_context
 def _psp(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
-    width = shapes.size("decode_head.bottleneck.conv.weight", 0, 512)
+    width = shapes.width("decode_head.bottleneck.conv", 512)
     return {"aggregation_options": {"out_channels": width, "align_corners": align_corners}}
 
 
 @_context
 def _deeplabv3(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
-    width = shapes.size("decode_head.bottleneck.conv.weight", 0, 512)
+    width = shapes.width("decode_head.bottleneck.conv", 512)
     return {"aggregation_options": {"out_channels": width, "project_kernel": 3}}
 
 
 @_context
 def _deeplabv3_plus(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
-    width = shapes.size("decode_head.bottleneck.conv.weight", 0, 512)
+    width = shapes.width("decode_head.bottleneck.conv", 512)
     return {
         "aggregation_options": {"out_channels": width, "project_kernel": 3, "separable": True},
-        "decoder_channels": shapes.size("decode_head.sep_bottleneck.1.pointwise_conv.conv.weight", 0, width),
+        "decoder_channels": shapes.width("decode_head.sep_bottleneck.1.pointwise_conv.conv", width),
         "decoder_options": {
-            "reduced_channels": shapes.size("decode_head.c1_bottleneck.conv.weight", 0, 48),
+            "reduced_channels": shapes.width("decode_head.c1_bottleneck.conv", 48),
             "separable": True,
         },
     }
@@ -85,12 +89,13 @@ def _deeplabv3_plus(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
 
 @_context
 def _non_local(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
+    block = "decode_head.nl_block"
     return {
-        "reduce_channels": shapes.size("decode_head.convs.0.conv.weight", 0, 512),
-        "project_channels": shapes.size("decode_head.convs.1.conv.weight", 0, 512),
+        "reduce_channels": shapes.width("decode_head.convs.0.conv", 512),
+        "project_channels": shapes.width("decode_head.convs.1.conv", 512),
         "aggregation_options": {
-            "key_channels": shapes.size("decode_head.nl_block.phi.conv.weight", 0, 256),
-            "value_channels": shapes.size("decode_head.nl_block.g.conv.weight", 0, 256),
+            "key_channels": shapes.width(f"{block}.phi.conv", 256, (f"{block}.theta.conv.weight", 0)),
+            "value_channels": shapes.width(f"{block}.g.conv", 256, (f"{block}.conv_out.conv.weight", 1)),
             "scaled": True,
             "biases": "all",
         },
@@ -100,19 +105,21 @@ def _non_local(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
 
 @_context
 def _psa(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
-    cells = shapes.size("decode_head.attention.1.weight", 0, 97**2)
+    cells = shapes.size("decode_head.attention.1.weight", 0, 97**2, ("decode_head.attention_p.1.weight", 0))
     if math.isqrt(cells) ** 2 != cells:
-        raise WeightsError(f"The file's PSANet has windows of {cells} cells, but only square ones can be rebuilt.")
+        raise WeightsError(
+            f"decode_head.attention.1.weight has windows of {cells} cells, and only square ones can be rebuilt"
+        )
     return {
         "aggregation_options": {
-            "channels": shapes.size("decode_head.reduce.conv.weight", 0, 512),
+            "channels": shapes.width("decode_head.reduce.conv", 512),
             "mask_size": math.isqrt(cells),
             "align_corners": align_corners,
             "shrink_rule": "divisible",
             "outside": "zero_logit",
             "project_padding": 1,
         },
-        "project_channels": shapes.size("decode_head.bottleneck.conv.weight", 0, 512),
+        "project_channels": shapes.width("decode_head.bottleneck.conv", 512),
     }
 
 
@@ -133,7 +140,7 @@ _MEAN_FIRST: Final = {"aggregation.project.0.weight": leading(lambda channels: c
 
 
 def _as_runner(tensors: dict[str, Tensor], model: Segmenter) -> dict[str, Any]:
-    meta: dict[str, Any] = {}
+    meta: dict[str, Any] = {"config": configuration(model)}
     if model.classes:
         meta["CLASSES"] = tuple(model.classes)
     if model.palette:
@@ -166,7 +173,6 @@ def _layout(
         ),
         turns=turns or {},
         options=options,
-        classifier=f"{_HEAD}.conv_seg.weight",
         align_corners=None,
         told=told,
         training={"lr": 0.01, "weight_decay": 5e-4, "decay_norm_and_bias": True},

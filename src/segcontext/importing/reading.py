@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from segcontext.errors import WeightsError
+from segcontext.importing.words import shown
 
 __all__ = ["ForeignFile", "read_foreign"]
 
@@ -25,12 +26,15 @@ PREFIXES: Final = ("module.", "_orig_mod.", "model.", "net.")
 #: What a file may hold besides tensors and containers.
 PLAIN: Final = (str, bytes, int, float, complex, bool, type(None), torch.Size, torch.dtype, torch.device)
 
+#: Characters of a place in nested containers that a message names, the last ones.
+_PLACE: Final = 300
+
 
 class ForeignFile(NamedTuple):
     """What a file of others holds.
 
     Attributes:
-        tensors: by their names there, without what wrappers put before; floats are float32.
+        tensors: by their names there, without what wrappers put before, as they are.
         facts: what the file says of itself (OpenMMLab's ``meta``), plain values.
     """
 
@@ -51,8 +55,8 @@ def read_foreign(path: str | Path) -> ForeignFile:
         Tensors and facts.
 
     Raises:
-        WeightsError: the file is missing or damaged, holds anything but tensors and plain containers, or no tensors
-            by name.
+        WeightsError: the file is missing or damaged, holds anything but tensors and plain containers, no tensors by
+            name, or tensors without the numbers that their shapes promise.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,11 +69,9 @@ def read_foreign(path: str | Path) -> ForeignFile:
     tensors = _state(content)
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name. Give a file that holds a network's state dictionary.")
+    _refuse_hollow(tensors, path)
     meta = content.get("meta") if isinstance(content, Mapping) else None
-    return ForeignFile(
-        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
-        dict(meta) if isinstance(meta, Mapping) else {},
-    )
+    return ForeignFile(tensors, dict(meta) if isinstance(meta, Mapping) else {})
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -82,7 +84,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
                 )
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file ({error}). Take another copy of it.") from error
+        raise WeightsError(
+            f"{path} is damaged or no safetensors file ({shown(str(error))}). Take another copy of it."
+        ) from error
 
 
 def _unpickle(path: Path) -> Any:
@@ -105,7 +109,7 @@ def _unpickle(path: Path) -> Any:
                 f"{path} was refused, and nothing in it was run: it is a TorchScript archive, which holds code. Save "
                 "the state dictionary alone: torch.save(model.state_dict(), …)."
             ) from error
-        raise WeightsError(f"{path} cannot be read as a weight file; is it complete? {reason}") from error
+        raise WeightsError(f"{path} cannot be read as a weight file; is it complete? {shown(reason)}") from error
 
 
 def _refused(path: Path, message: str) -> str:
@@ -115,9 +119,9 @@ def _refused(path: Path, message: str) -> str:
         found = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     found = found or re.findall(r"GLOBAL ([\w.]+)", message)[:1]
     if found:
-        return f"objects of {', '.join(found)}"
+        return f"objects of {shown(', '.join(found))}"
     said = re.search(r"WeightsUnpickler error:\s*([^\n]+)", message) or re.search(r"([^\n]+)", message)
-    return f"something else than a pickle of tensors ({said[1].strip() if said else 'unknown'})"
+    return f"something else than a pickle of tensors ({shown(said[1].strip()) if said else 'unknown'})"
 
 
 def _refuse_objects(content: Any, path: Path) -> None:
@@ -130,13 +134,13 @@ def _refuse_objects(content: Any, path: Path) -> None:
             continue
         seen.add(id(value))
         if isinstance(value, Mapping):
-            waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]
+            waiting += [(f"{place}[{key!r}]"[-_PLACE:], item) for key, item in value.items()]
             waiting += [(f"a key of {place or 'the file'}", key) for key in value]
         elif isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized:
                 raise WeightsError(f"{path} was refused: {place} is sparse or quantised. Save it as a dense tensor.")
         elif type(value) in (list, tuple, set, frozenset):
-            waiting += [(f"{place}[{index}]", item) for index, item in enumerate(value)]
+            waiting += [(f"{place}[{index}]"[-_PLACE:], item) for index, item in enumerate(value)]
         elif not isinstance(value, PLAIN):
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise WeightsError(
@@ -145,16 +149,41 @@ def _refuse_objects(content: Any, path: Path) -> None:
             )
 
 
+def _refuse_hollow(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses tensors that have fewer numbers in the file than their shapes promise: any use would fill them up."""
+    for name, tensor in tensors.items():
+        shape = tuple(tensor.shape)
+        if tensor.is_meta:
+            raise WeightsError(f"{path} was refused: {shown(name)} {shape} is a tensor without numbers (device meta).")
+        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if tensor.numel() > stored:
+            raise WeightsError(
+                f"{path} was refused: {shown(name)} {shape} has {tensor.numel():,} numbers, but the file holds only "
+                f"{stored:,} of them (an expanded tensor). Save a copy of it: tensor.contiguous()."
+            )
+
+
 def _state(content: Any) -> dict[str, Tensor]:
-    """The network's tensors, out of the dictionaries that they are wrapped in."""
-    if not isinstance(content, Mapping):
-        return {}
-    for key in WRAPPERS:
-        state = _state(content.get(key))
+    """The network's tensors, out of the dictionaries that they are wrapped in, each looked into once."""
+    seen: set[int] = set()
+    waiting: list[tuple[Any, bool]] = [(content, False)]
+    while waiting:
+        value, looked_into = waiting.pop()
+        if not isinstance(value, Mapping) or (not looked_into and id(value) in seen):
+            continue
+        if not looked_into:
+            # What is wrapped inside comes before what lies beside it.
+            seen.add(id(value))
+            waiting += [(value, True), *((value.get(key), False) for key in reversed(WRAPPERS))]
+            continue
+        state = {name: each for name, each in value.items() if isinstance(name, str) and isinstance(each, Tensor)}
         if state:
-            return state
-    state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    prefix = next((each for each in PREFIXES if state and all(name.startswith(each) for name in state)), None)
+            return _unprefixed(state)
+    return {}
+
+
+def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = next((each for each in PREFIXES if all(name.startswith(each) for name in state)), None)
     while prefix is not None:
         state = {name.removeprefix(prefix): value for name, value in state.items()}
         prefix = next((each for each in PREFIXES if all(name.startswith(each) for name in state)), None)

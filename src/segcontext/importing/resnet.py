@@ -6,12 +6,14 @@ import re
 from typing import Final
 
 from segcontext.errors import WeightsError
-from segcontext.importing.layout import Shapes
+from segcontext.importing.shapes import Shapes
 
 __all__ = ["DEEP", "depth", "stages"]
 
 #: Channels of the deep map of every ResNet with bottlenecks.
 DEEP: Final = 2048
+#: Blocks of the four stages, by depth.
+BLOCKS: Final = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def stages(theirs: str, first: int = 1) -> tuple[tuple[str, str], ...]:
@@ -32,7 +34,7 @@ def stages(theirs: str, first: int = 1) -> tuple[tuple[str, str], ...]:
 
 
 def depth(shapes: Shapes, theirs: str, first: int = 1) -> int:
-    """50, 101 or 152, by the number of blocks.
+    """50, 101 or 152, whichever has the most similar numbers of blocks.
 
     Args:
         shapes: the file's tensors.
@@ -42,18 +44,25 @@ def depth(shapes: Shapes, theirs: str, first: int = 1) -> int:
     Raises:
         WeightsError: the blocks are no bottlenecks.
     """
-    if f"{theirs}{first}.0.conv3.weight" not in shapes:
+    stages = [_blocks(shapes, f"{theirs}{number + first}.") for number in range(4)]
+    if not any("conv3" in layers for stage in stages for layers in stage.values()):
         raise WeightsError(
-            f"The file's ResNet has no bottlenecks ({theirs}{first}.0.conv3.weight is missing). Networks on ResNet-50, "
-            "101 and 152 can be imported."
+            f"the ResNet has no bottlenecks ({theirs}{first}.0.conv3.weight is missing); networks on ResNet-50, 101 "
+            "and 152 can be imported"
         )
-    counts = [_blocks(shapes, f"{theirs}{number + first}.") for number in range(4)]
-    # A block that is missing is found out later, by name.
-    if counts[1] > 4:
-        return 152
-    return 101 if counts[2] > 6 else 50
+
+    def distance(deep: int) -> int:
+        return sum(abs(len(stage) - count) for stage, count in zip(stages, BLOCKS[deep], strict=True))
+
+    # A block that is missing, or one too many, is found out later, by name.
+    return min(BLOCKS, key=distance)
 
 
-def _blocks(shapes: Shapes, prefix: str) -> int:
-    numbers = (re.match(rf"{re.escape(prefix)}(\d+)\.", name) for name in shapes)
-    return max((int(number[1]) + 1 for number in numbers if number), default=0)
+def _blocks(shapes: Shapes, prefix: str) -> dict[str, set[str]]:
+    """The layers of each block of a stage, by the block's number."""
+    found: dict[str, set[str]] = {}
+    for name in shapes:
+        matched = re.match(rf"{re.escape(prefix)}(\d+)\.(\w+)\.", name)
+        if matched:
+            found.setdefault(matched[1], set()).add(matched[2])
+    return found

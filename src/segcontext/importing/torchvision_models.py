@@ -5,11 +5,12 @@ Source: torchvision.models.segmentation (BSD-3-Clause) and its documentation, fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from segcontext.importing.layout import Layout, Shapes
+from segcontext.importing.layout import Layout
 from segcontext.importing.resnet import depth, stages
+from segcontext.importing.shapes import Shapes
 
 __all__ = ["TORCHVISION"]
 
@@ -17,13 +18,13 @@ __all__ = ["TORCHVISION"]
 def _common(shapes: Shapes) -> dict[str, Any]:
     return {
         "backbone": f"resnet{depth(shapes, 'backbone.layer')}",
-        "auxiliary": "aux_classifier.0.weight" in shapes,
-        "auxiliary_channels": shapes.size("aux_classifier.0.weight", 0, 256),
+        "auxiliary": shapes.holds("aux_classifier."),
+        "auxiliary_channels": shapes.width("aux_classifier.0", 256),
     }
 
 
 def _fcn(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
-    return {**_common(shapes), "reduce_channels": shapes.size("classifier.0.weight", 0, 512)}
+    return {**_common(shapes), "reduce_channels": shapes.width("classifier.0", 512)}
 
 
 def _deeplabv3(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
@@ -31,10 +32,10 @@ def _deeplabv3(shapes: Shapes, align_corners: bool) -> dict[str, Any]:
         **_common(shapes),
         "multi_grid": None,
         "aggregation_options": {
-            "out_channels": shapes.size("classifier.0.project.0.weight", 0, 256),
+            "out_channels": shapes.width("classifier.0.project.0", 256),
             "dropout": 0.5,
         },
-        "project_channels": shapes.size("classifier.1.weight", 0, 256),
+        "project_channels": shapes.width("classifier.1", 256),
         "auxiliary_options": {"dropout": 0.1},
         "dropout": 0.0,
     }
@@ -51,6 +52,7 @@ def _layout(
     mark: str,
     options: Callable[[Shapes, bool], dict[str, Any]],
     *moves: tuple[str, str],
+    fixed: Mapping[str, tuple[int, ...]],
 ) -> Layout:
     return Layout(
         name=f"torchvision_{name}",
@@ -67,16 +69,23 @@ def _layout(
             *moves,
         ),
         options=options,
-        classifier="classifier.4.weight",
         align_corners=False,
         training={"crop": 480, "lr": 0.01, "weight_decay": 1e-4, "decay_norm_and_bias": True, "auxiliary_weight": 0.5},
+        fixed={**fixed, "aux_classifier.0.weight": (256, 1024, 3, 3)},
     )
 
 
 #: Note: torchvision's dropout before FCN's classifier drops values one by one, ours whole channels. That differs in
 #: training alone.
 TORCHVISION: Final = (
-    _layout("fcn", "FCN", "classifier.0.weight", _fcn, *_pair("classifier", 0, "reduce")),
+    _layout(
+        "fcn",
+        "FCN",
+        "classifier.0.weight",
+        _fcn,
+        *_pair("classifier", 0, "reduce"),
+        fixed={"classifier.0.weight": (512, 2048, 3, 3)},
+    ),
     _layout(
         "deeplabv3",
         "DeepLabV3",
@@ -87,5 +96,6 @@ TORCHVISION: Final = (
         *_pair("classifier.0.convs.4", 1, "aggregation.image"),
         *_pair("classifier.0.project", 0, "aggregation.project"),
         *_pair("classifier", 1, "project"),
+        fixed={"classifier.0.project.0.weight": (256, 1280, 1, 1), "classifier.1.weight": (256, 256, 3, 3)},
     ),
 )
