@@ -113,7 +113,7 @@ TABLES: dict[str, list[tuple[str, str, float]]] = {
         ("ASPP k3 r6", "ASPP + LDv2 k3 r6", 79.8), ("ASPP k5 r3", "ASPP + LDv2 k5 r3", 80.2),
         ("ASPP k5 r6", "ASPP + LDv2 k5 r6", 80.8), ("ASPP k7 r6", "ASPP + LDv2 k7 r6", 80.3),
     ],
-    "Table II(c): query and key from X_l too": [
+    "Table II(c): inputs": [
         ("both", "ASPP + LDv2 k5 r6", 80.8), ("key only", "key only", 80.1), ("query only", "query only", 79.8),
     ],
 }  # fmt: skip
@@ -210,15 +210,18 @@ def draw(path: Path, found: dict[str, Any]) -> list[Path]:
     )
     for axis, (title, table) in zip(axes, TABLES.items(), strict=True):
         table = [entry for entry in table if entry[1] in known]
+        axis.set_title(title, fontsize="medium")
+        if not table:
+            continue
         places = np.arange(len(table))
         values = [means(rows, name) for _, name, _ in table]
         middle, spread = [value[0][0] for value in values], [value[1][0] for value in values]
-        axis.bar(places, middle, 0.6, yerr=spread, capsize=3, color="tab:blue", label="here, left axis")
-        axis.set_ylim(min(middle) - 3, max(middle) + 2)
+        axis.errorbar(places, middle, spread, fmt="o", capsize=3, color="tab:blue", label="here, left axis")
+        axis.set_xlim(-0.5, len(table) - 0.5)
+        axis.set_ylim(min(middle) - 2, max(middle) + 2)
         paper = axis.twinx()
         paper.plot(places, [printed for *_, printed in table], "D", color="tab:orange", label="paper, right axis")
         paper.set_ylim(min(printed for *_, printed in table) - 2, max(printed for *_, printed in table) + 2)
-        axis.set_title(title, fontsize="medium")
         axis.set_xticks(places, [label for label, *_ in table], rotation=45, ha="right")
         if axis is axes[0]:
             axis.set_ylabel("mIoU %")
