@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +51,7 @@ class PartCost:
         inference_memory: most bytes of activations alive at once while the part runs.
         latency: seconds; `None` where it was not measured.
         operations: by kind.
+        unlisted: operations that no rule knows, which counted 1 per element of their result.
     """
 
     part: str
@@ -63,6 +63,7 @@ class PartCost:
     inference_memory: int = 0
     latency: float | None = None
     operations: Mapping[str, int] = field(default_factory=dict)
+    unlisted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,21 @@ class Cost:
         batch: number of images.
         parts: in the order in which they run; those that cost nothing are left out.
         total: the whole network. Its inference memory is the peak, so the parts' do not add up to it.
-        unlisted: operations that no rule knows, which counted 1 per element of their result.
         device: what the latency was measured on; `None` where it was not.
+        classes: of the network; `None` where it does not say.
     """
 
     size: tuple[int, int]
     batch: int
     parts: tuple[PartCost, ...]
     total: PartCost
-    unlisted: tuple[str, ...] = ()
     device: str | None = None
+    classes: int | None = None
+
+    @property
+    def unlisted(self) -> tuple[str, ...]:
+        """Operations of the whole network that no rule knows."""
+        return self.total.unlisted
 
     def part(self, name: str) -> PartCost:
         """The cost of one part; zeros for a part that the network does not have."""
@@ -93,10 +99,10 @@ class Cost:
         """Every part and the whole as plain values, for tables and JSON."""
         shown = []
         for each in (*self.parts, self.total):
-            row = {key: value for key, value in vars(each).items() if key != "operations"}
+            row = {key: value for key, value in vars(each).items() if key not in ("operations", "unlisted")}
             row["parameters_with_buffers"] = each.parameters + each.buffers
-            said = {"unlisted": list(self.unlisted), "convention": CONVENTION}
-            shown.append({**row, "operations": dict(each.operations), **said})
+            row |= {"operations": dict(each.operations), "unlisted": list(each.unlisted)}
+            shown.append({**row, "classes": self.classes, "convention": CONVENTION})
         return shown
 
 
@@ -176,9 +182,10 @@ def cost(
         inference_memory=max(counted.peak.values(), default=0),
         latency=whole,
         operations=dict(sum(counted.operations.operations.values(), Counter())),
+        unlisted=tuple(sorted(set().union(*counted.operations.unlisted.values()))),
     )
-    unlisted = tuple(sorted(counted.operations.unlisted))
-    return Cost((height, width), batch, parts, total, unlisted, None if own is None else str(own))
+    classes = getattr(model, "num_classes", None)
+    return Cost((height, width), batch, parts, total, None if own is None else str(own), classes)
 
 
 @dataclass(frozen=True)
@@ -198,25 +205,11 @@ def _count(twin: nn.Module, images: Tensor) -> _Counted:
     counter = OperationCounter(lambda: scopes.current)
     live = LiveMemory((*twin.parameters(), *twin.buffers(), images), lambda: scopes.current)
     with scopes:
-        with torch.no_grad(), _in_products(), live, counter:
+        with torch.no_grad(), live, counter:
             _forward(twin.eval(), images, scopes)
         with torch.enable_grad(), SavedMemory(twin, lambda: scopes.current) as saved:
             _forward(twin.train(), images, scopes)
     return _Counted(counter, saved.bytes, live.peak, tuple(parts))
-
-
-@contextlib.contextmanager
-def _in_products() -> Iterator[None]:
-    """Has PyTorch run transformer layers and recurrent ones as the products they are, and not as one unknown kernel."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    # `flags`, the context manager, warns of TF32 on machines that have none.
-    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        torch.backends.mkldnn.set_flags(_enabled=enabled, _fp32_precision=None)  # type: ignore[no-untyped-call]
 
 
 def _forward(model: nn.Module, images: Tensor, scopes: Scopes) -> None:
@@ -242,6 +235,7 @@ def _parts(model: nn.Module, counted: _Counted, seconds: Mapping[str, float]) ->
             inference_memory=counted.peak[name],
             latency=seconds.get(name),
             operations=dict(kinds),
+            unlisted=tuple(sorted(counted.operations.unlisted.get(name, ()))),
         )
         if each.parameters or each.with_small or each.training_memory or each.buffers:
             found.append(each)

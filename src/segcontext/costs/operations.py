@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["PRODUCTS", "Operation", "has_rule", "operation_cost"]
+__all__ = ["PRODUCTS", "SOFTMAX", "Operation", "has_rule", "operation_cost"]
 
 #: The kinds that are multiply-adds in the papers' sense; all others are small operations.
 PRODUCTS = ("convolution", "matrix product")
+
+#: Small operations of a softmax, per value.
+SOFTMAX = 5
 
 
 class Operation(NamedTuple):
@@ -22,11 +26,13 @@ class Operation(NamedTuple):
             or other.
         products: multiply-adds of a convolution or matrix product.
         small: everything else, such as an addition of a bias.
+        softmax: small operations of a softmax within a product.
     """
 
     kind: str
     products: int = 0
     small: int = 0
+    softmax: int = 0
 
 
 Formula: TypeAlias = Callable[[tuple[Any, ...], Tensor], Operation]
@@ -45,7 +51,9 @@ def operation_cost(operation: torch._ops.OpOverload, arguments: tuple[Any, ...],
 
     Note:
         A convolution or matrix product of an m×k by a k×n matrix is m·k·n multiply-adds, whichever kernel runs it;
-        fused attention of N queries of D channels over M keys with values of C channels is N·M·(D + C) and a softmax.
+        fused attention of N queries of D channels over M keys with values of C channels is N·M·(D + C) and a softmax;
+        Euclidean distances of N points of D coordinates to M others are N·M·D; a bilinear form sums over one side after
+        the other; a recurrent layer multiplies each of its matrices once per step.
         Small operations, per element: 1 for anything elementwise or summed up, 2 for batch norm by fixed statistics
         and 7 for norms that take their own, 5 for softmax, 4 for bilinear interpolation, the window for pooling.
         What is neither listed here nor a view nor elementwise counts 1 per element that it returns, as ``other``.
@@ -53,7 +61,7 @@ def operation_cost(operation: torch._ops.OpOverload, arguments: tuple[Any, ...],
     Example:
         >>> a, b = torch.ones(2, 3), torch.ones(3, 4)
         >>> operation_cost(torch.ops.aten.mm.default, (a, b), a @ b)
-        Operation(kind='matrix product', products=24, small=0)
+        Operation(kind='matrix product', products=24, small=0, softmax=0)
     """
     name = operation._schema.name.removeprefix("aten::")
     out = _first_tensor(result)
@@ -113,7 +121,52 @@ def _matrices(first: int, *, added: bool) -> Formula:
 def _attention(arguments: tuple[Any, ...], out: Tensor) -> Operation:
     query, key, value = arguments[:3]
     logits = query.shape[:-1].numel() * key.shape[-2]
-    return Operation("matrix product", logits * (query.shape[-1] + value.shape[-1]), 5 * logits)
+    products = logits * (query.shape[-1] + value.shape[-1])
+    return Operation("matrix product", products, softmax=SOFTMAX * logits)
+
+
+def _distances(arguments: tuple[Any, ...], out: Tensor) -> Operation:
+    x, power = arguments[0], arguments[2] if len(arguments) > 2 else 2.0
+    pairs = out.numel() * x.shape[-1]
+    if power != 2:
+        # A difference, its power, and the sum.
+        return Operation("reduction", small=3 * pairs)
+    # With |x - y|² = |x|² - 2xy + |y|²: the squares and their sums, two additions, a bound at 0 and the root.
+    return Operation("matrix product", pairs, 2 * (x.numel() + arguments[1].numel()) + 4 * out.numel())
+
+
+def _trilinear(arguments: tuple[Any, ...], out: Tensor) -> Operation:
+    """The product of three tensors, summed over some axes; each lacks the axes at which it is expanded."""
+    tensors, expanded, summed = arguments[:3], arguments[3:6], set(arguments[6])
+    axes = range(tensors[0].ndim + len(expanded[0]))
+    sizes: dict[int, int] = {}
+    for tensor, lacking in zip(tensors, expanded, strict=True):
+        sizes.update(zip((axis for axis in axes if axis not in lacking), tensor.shape, strict=True))
+    first = [axis for axis in axes if axis not in expanded[0] or axis not in expanded[1]]
+    # What the third tensor lacks is summed in the first product.
+    left = [axis for axis in axes if axis in first and not (axis in summed and axis in expanded[2])]
+    second = [axis for axis in axes if axis in left or axis not in expanded[2]]
+    products = sum(math.prod(sizes[axis] for axis in product) for product in (first, second))
+    return Operation("matrix product", products)
+
+
+def _deformable(arguments: tuple[Any, ...], out: Tensor) -> Operation:
+    x, weight = arguments[:2]
+    # Every kernel cell of every output reads all channels between pixels; the kernel always adds a bias.
+    read = out[:, 0].numel() * x.shape[1] * weight.shape[2:].numel()
+    masked = read if arguments[-1] is True else 0
+    return Operation("convolution", out.numel() * weight.shape[1:].numel(), 4 * read + masked + out.numel())
+
+
+def _recurrent(arguments: tuple[Any, ...], out: Tensor) -> Operation:
+    steps = arguments[0].shape[:-1].numel()
+    matrices = [weight for weight in arguments[1] if weight.ndim == 2]
+    # The gates, about 5 per value.
+    return Operation(
+        "matrix product",
+        steps * sum(matrix.numel() for matrix in matrices),
+        5 * steps * sum(matrix.shape[0] for matrix in matrices) // 2,
+    )
 
 
 def _batch_norm(arguments: tuple[Any, ...], out: Tensor) -> Operation:
@@ -143,6 +196,10 @@ _FORMULAS: Mapping[str, Formula] = {
     ),
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm"), _matrices(0, added=False)),
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "addmm_", "baddbmm_"), _matrices(1, added=True)),
+    **dict.fromkeys(("_euclidean_dist", "_cdist_forward"), _distances),
+    "_trilinear": _trilinear,
+    "torchvision::deform_conv2d": _deformable,
+    "_cudnn_rnn": _recurrent,
     **dict.fromkeys(
         (
             *("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
@@ -151,7 +208,7 @@ _FORMULAS: Mapping[str, Formula] = {
         _batch_norm,
     ),
     **dict.fromkeys(("native_group_norm", "native_layer_norm", "_fused_rms_norm"), _per_result("normalisation", 7)),
-    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _per_result("softmax", 5)),
+    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _per_result("softmax", SOFTMAX)),
     **dict.fromkeys(("max_pool2d_with_indices", "avg_pool2d", "max_pool2d"), _pooling),
     **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_max_pool2d"), _per_input("pooling")),
     **dict.fromkeys(
@@ -176,17 +233,8 @@ _FREE = frozenset(
         *("cat", "stack", "clone", "copy_", "_to_copy", "fill_", "fill", "zero_", "lift_fresh", "lift_fresh_copy"),
         *("arange", "linspace", "scalar_tensor", "gather", "index", "index_select", "take_along_dim", "repeat"),
         *("scatter", "scatter_", "index_put", "index_put_", "select_scatter", "slice_scatter", "constant_pad_nd"),
-        *(
-            "repeat_interleave",
-            "flip",
-            "roll",
-            "_reshape_alias",
-            "_unsafe_view",
-            "unsafe_split",
-            "detach_",
-            "embedding",
-            "copy",
-        ),
+        *("repeat_interleave", "flip", "roll", "_reshape_alias", "_unsafe_view", "detach_", "embedding", "copy"),
+        *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"),
         *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "im2col", "pixel_shuffle", "set_"),
         *("bernoulli", "bernoulli_", "rand", "randn", "rand_like", "randn_like", "randint", "uniform_", "normal_"),
         *("_local_scalar_dense", "resize_", "_pin_memory", "reflection_pad2d", "replication_pad2d", "masked_fill"),

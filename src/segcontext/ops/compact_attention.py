@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segcontext.ops.announced import Computed, announces
 from segcontext.ops.precision import widen
 
 __all__ = ["compact_attention"]
 
 
+@announces(lambda query, key, value, *, groups=1: Computed(key.numel() + query.numel()))
 def compact_attention(query: Tensor, key: Tensor, value: Tensor, *, groups: int = 1) -> Tensor:
     r"""Each position and channel draws on all positions and channels of its group, by a dot-product kernel.
 
     The compact generalized non-local operation (Yue et al. 2018, eq. 8 with the dot product as kernel). With the
     positions and channels of a group as one long vector, the pairwise form
     :math:`Y = (\theta\,\phi^\top)\,g` is :math:`Y = \theta\,(\phi^\top g)`: one number per group scales the query.
-    So it costs 2·C'·N + C·N multiply-adds for each image, and no pairwise matrix exists.
+    So it costs C'·N multiply-adds for the numbers and C·N to scale by them, for each image, and no pairwise matrix
+    exists.
 
     Args:
         query: θ, (B, C, N).

@@ -6,11 +6,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segcontext.ops.announced import Computed, announces
 from segcontext.ops.precision import widen
 
 __all__ = ["local_attention"]
 
 
+def _computed(
+    query: Tensor, key: Tensor, value: Tensor, *, kernel_size: int = 5, dilation: int = 3, scale: float = 1.0
+) -> Computed:
+    batch, depth, height, width = key.shape
+    logits = batch * kernel_size**2 * height * width
+    return Computed(logits * (depth + value.shape[1]), logits)
+
+
+@announces(_computed)
 def local_attention(
     query: Tensor,
     key: Tensor,
