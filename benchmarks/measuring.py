@@ -1,0 +1,144 @@
+"""Ours beside a named baseline: interleaved rounds in one process, medians, spread, and peak memory.
+
+A benchmark script makes `Case`s and hands them to `measure`; `report.py` writes what comes out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+__all__ = ["Case", "Result", "measure", "peak_memory"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
+
+    Attributes:
+        topic: heading that it stands under, such as "Local attention (LDv2)".
+        what: the work, with its sizes, dtype and direction.
+        ours: does it once.
+        baseline: does it once, the other way.
+        baseline_name: what the other way is.
+        agreement: compares both results and says how far they are apart ("max error 2e-7", "identical
+            counts"); it raises where they do not agree.
+        goal: the ratio aimed at, `None` where there is none.
+        rounds: timed rounds of ours; one more warms up.
+        baseline_rounds: timed rounds of the baseline, spread over ours; `None` is as many. For slow baselines.
+        memory: whether peak memory is measured, which runs both once more.
+    """
+
+    topic: str
+    what: str
+    ours: Callable[[], object]
+    baseline: Callable[[], object]
+    baseline_name: str
+    agreement: Callable[[], str]
+    goal: float | None = None
+    rounds: int = 7
+    baseline_rounds: int | None = None
+    memory: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a case came to: seconds (median, lower and upper quartile), ratio (baseline through ours), peak bytes."""
+
+    topic: str
+    what: str
+    baseline_name: str
+    ours: tuple[float, float, float]
+    baseline: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+    goal: float | None
+    agreement: str
+    ours_memory: int | None
+    baseline_memory: int | None
+
+
+def measure(case: Case, device: str = "cpu") -> Result:
+    """Runs a case: the agreement first, then interleaved rounds, then memory."""
+    agreement = case.agreement()
+    ours: list[float] = []
+    baseline: list[float] = []
+    wanted = case.rounds if case.baseline_rounds is None else case.baseline_rounds
+    _seconds(case.ours, device)
+    _seconds(case.baseline, device)
+    for round_ in range(case.rounds):
+        ours.append(_seconds(case.ours, device))
+        if len(baseline) * case.rounds < wanted * (round_ + 1):
+            baseline.append(_seconds(case.baseline, device))
+    if len(ours) == len(baseline):
+        ratios = [other / own for own, other in zip(ours, baseline, strict=True)]
+    else:
+        ratios = [other / statistics.median(ours) for other in baseline]
+    memory = (peak_memory(case.ours, device), peak_memory(case.baseline, device)) if case.memory else (None, None)
+    return Result(
+        case.topic,
+        case.what,
+        case.baseline_name,
+        _quartiles(ours),
+        _quartiles(baseline),
+        _quartiles(ratios),
+        case.goal,
+        agreement,
+        *memory,
+    )
+
+
+def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
+    """The most bytes that a call holds at once beyond what was held before it, its result among them.
+
+    On Linux's CPU this is resident memory, with the C library told to give freed blocks back; elsewhere on the CPU 0.
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    library = ctypes.CDLL(None)
+    # M_MMAP_THRESHOLD: blocks from 64 KiB up are mapped, so freeing them shows.
+    library.mallopt(-3, 65536)
+    library.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status(status, "VmRSS")
+    result = call()
+    peak = _status(status, "VmHWM") - before
+    del result
+    return max(0, peak)
+
+
+def _status(path: Path, key: str) -> int:
+    line = next(line for line in path.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def _seconds(call: Callable[[], object], device: str) -> float:
+    started = time.perf_counter()
+    result = call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    taken = time.perf_counter() - started
+    del result
+    return taken
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return middle, low, high

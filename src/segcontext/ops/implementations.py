@@ -1,0 +1,94 @@
+"""Which form of an operation runs: the readable reference, or a faster twin of the same meaning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, TypeAlias, get_args
+
+import torch
+
+from segcontext.errors import RecipeError, nearest
+
+__all__ = ["Implementation", "choose", "use_implementation"]
+
+#: ``"reference"`` is plain PyTorch, written as the equations are; ``"native"`` runs loops compiled by numba on the CPU;
+#: ``"triton"`` runs Triton's on a GPU; ``"auto"`` takes the fastest that can.
+Implementation: TypeAlias = Literal["auto", "reference", "native", "triton"]
+
+_logger = logging.getLogger(__name__)
+_ASKED: ContextVar[Implementation] = ContextVar("implementation", default="auto")
+_TOLD: set[tuple[str, str, str]] = set()
+
+
+@contextmanager
+def use_implementation(implementation: Implementation) -> Iterator[None]:
+    """Has every operation within the ``with`` block, in this thread, run in one form where it has that form.
+
+    Args:
+        implementation: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; an operation that is handed one
+            itself does not look here.
+
+    Raises:
+        RecipeError: there is no such form.
+
+    Example:
+        >>> from segcontext import ops
+        >>> q = torch.randn(1, 8, 9, 9)
+        >>> with use_implementation("reference"):
+        ...     exact = ops.local_attention(q, q, q)
+        >>> torch.allclose(exact, ops.local_attention(q, q, q), atol=1e-5)
+        True
+    """
+    _check(implementation)
+    before = _ASKED.set(implementation)
+    try:
+        yield
+    finally:
+        _ASKED.reset(before)
+
+
+def choose(
+    operation: str, asked: Implementation | None, obstacles: Mapping[Implementation, str | None]
+) -> Implementation:
+    """The form of an operation that runs now.
+
+    Args:
+        operation: its name, for the log.
+        asked: what the caller wants; `None` is what `use_implementation` says.
+        obstacles: the fast forms, the fastest first, each with the reason why it cannot run on these tensors now, in a
+            few words, or `None` where it can.
+
+    Returns:
+        The form asked for, or the first that can; the reference where none can. Where the form asked for cannot, that
+        is logged once for each reason.
+
+    Raises:
+        RecipeError: there is no such form.
+    """
+    # The compiler cannot read a context variable; within it the choice is automatic.
+    if asked is None:
+        asked = "auto" if torch.compiler.is_compiling() else _ASKED.get()
+    _check(asked)
+    if asked == "auto":
+        return next((form for form, obstacle in obstacles.items() if obstacle is None), "reference")
+    if asked == "reference" or obstacles.get(asked, "") is None:
+        return asked
+    _tell(operation, asked, obstacles.get(asked) or "there is no such form of it")
+    return "reference"
+
+
+def _check(implementation: str) -> None:
+    known = get_args(Implementation)
+    if implementation not in known:
+        hint = nearest(str(implementation), known)
+        raise RecipeError(f"implementation must be one of {', '.join(known)}, not {implementation!r}.{hint}")
+
+
+def _tell(operation: str, asked: str, reason: str) -> None:
+    if torch.compiler.is_compiling() or (operation, asked, reason) in _TOLD:
+        return
+    _TOLD.add((operation, asked, reason))
+    _logger.warning("%s runs in its reference form and not as %s: %s.", operation, asked, reason)

@@ -1,0 +1,62 @@
+"""Rows of work on several threads."""
+
+import threading
+
+import pytest
+import torch
+
+from segcontext.native import split
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 64])
+@pytest.mark.parametrize("grain", [1, 5])
+def test_every_row_is_done_once(threads, rows, grain):
+    done = [0] * rows
+    parts = []
+
+    def run(first, last):
+        parts.append(last - first)
+        for row in range(first, last):
+            done[row] += 1
+
+    split(rows, run, grain=grain)
+    assert done == [1] * rows
+    assert all(part >= min(grain, rows) or sum(parts) == rows for part in parts)
+    assert sum(parts) == rows
+
+
+def test_several_threads_work(threads):
+    names = set()
+    # Nobody gets away with doing two parts before each thread has one.
+    meeting = threading.Barrier(threads)
+
+    def run(first, last):
+        names.add(threading.get_ident())
+        meeting.wait(timeout=30)
+
+    split(threads, run, parts_each=1)
+    assert len(names) == threads
+
+
+def test_an_error_reaches_the_caller_once_all_are_done(threads):
+    running = []
+
+    def run(first, last):
+        running.append(first)
+        try:
+            if first <= 3 < last:
+                raise ValueError("the fourth")
+        finally:
+            running.remove(first)
+
+    with pytest.raises(ValueError, match="the fourth"):
+        split(8, run)
+    assert not running
