@@ -28,7 +28,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/modules.py
+	$(BIN)/python benchmarks/report.py
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict

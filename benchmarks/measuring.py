@@ -9,13 +9,13 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-__all__ = ["Case", "Result", "measure", "peak_memory"]
+__all__ = ["Case", "Curve", "Result", "Trace", "measure", "peak_memory", "trace"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,51 @@ def measure(case: Case, device: str = "cpu") -> Result:
         agreement,
         *memory,
     )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How times grow.
+
+    Attributes:
+        title: what is timed.
+        axis: what grows, with its unit.
+        points: its values, and for each what makes the calls by name, so that one point's tensors live at a time; a
+            name may be missing where a call would take too long.
+        rounds: timed rounds of each; one more warms up.
+    """
+
+    title: str
+    axis: str
+    points: Mapping[float, Callable[[], Mapping[str, Callable[[], object]]]]
+    rounds: int = 5
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a curve came to: for each name the median seconds at each point, `None` where it was not run."""
+
+    title: str
+    axis: str
+    points: tuple[float, ...]
+    seconds: Mapping[str, tuple[float | None, ...]]
+
+
+def trace(curve: Curve, device: str = "cpu") -> Trace:
+    """Runs a curve, the calls of each point in turn."""
+    found: list[dict[str, float]] = []
+    for make in curve.points.values():
+        calls = make()
+        taken: dict[str, list[float]] = {name: [] for name in calls}
+        for round_ in range(curve.rounds + 1):
+            for name, call in calls.items():
+                seconds = _seconds(call, device)
+                if round_:
+                    taken[name].append(seconds)
+        found.append({name: statistics.median(values) for name, values in taken.items()})
+    names = dict.fromkeys(name for point in found for name in point)
+    seconds_of = {name: tuple(point.get(name) for point in found) for name in names}
+    return Trace(curve.title, curve.axis, tuple(curve.points), seconds_of)
 
 
 def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
