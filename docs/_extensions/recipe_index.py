@@ -49,16 +49,29 @@ FOLDERS = {
 }
 
 DECISIONS = """\
+## What goes first
+
+What a paper prints for a row, the recipe has; what it leaves open is that of the published code; what neither says is
+decided in the file's header. Two things follow that are easily missed:
+
+- GALD's rows on Cityscapes train on crops of 832, as §IV-B prints, and not of 769, as the published code does. That
+  code is of v1; its own test takes tiles of 832.
+- Where a paper says two things, that which is said of the row itself goes first. EMANet's Table 1 names stride 8, and
+  its authors list Table 2 as trained at 8; §6.1 says that VOC is trained at 16. So both tables are trained at 8, and
+  the ablations, of which nothing else is said, at 16.
+
 ## What all of them share
 
 - The ImageNet weights are those of timm's deep-stem ResNets; the authors' own files are others. Images go in as RGB;
   GALD's code feeds BGR, for weights that want it.
-- EMANet: crops of 513, SGD of 0.009, biases at twice the rate and without weight decay, scales 0.5, 0.75, … 2, batch
-  norm of momentum 3·10⁻⁴, cross-entropy over all pixels of the crop, images padded to the stride plus one in tests.
-  All this is from the published code, as are the 3×3 convolution before the classifier (but for Table 1) and the EM
-  iterations without gradient.
-- GALD: weight decay of 5·10⁻⁴ on everything, OHEM, an auxiliary head of weight 0.4, tiles of 832 that overlap by a
-  third: from the published code, which is of v1 on Cityscapes. Of LDv2 there is no code.
+- EMANet: crops of 513, SGD of 0.009, weight decay of 10⁻⁴ and scales from 0.5 to 2 are printed. From the published
+  code: steps of 0.25 between the scales, biases at twice the rate and without weight decay, batch norm of momentum
+  3·10⁻⁴, cross-entropy over all pixels of the crop, images padded to the stride plus one in tests, the 3×3
+  convolution before the classifier (but for Table 1), EM iterations without gradient.
+- GALD: crops, batches, rates, lengths, OHEM and an auxiliary head are printed. From the published code, which is of
+  v1 on Cityscapes: weight decay of 5·10⁻⁴ on everything, scales from 0.7 to 2.1 in steps of 0.1 there, OHEM's
+  threshold and least number of pixels, the auxiliary head's weight of 0.4, test tiles of 832 that overlap by a third.
+  Of LDv2 there is no code.
 - OHEM keeps at least 100,000 pixels in each process there, and each holds one image. Here it keeps as many times that
   over the whole step as there are images in it (`ohem_scope: global`), so the number of GPUs does not matter. With
   `--accumulate N` divide `ohem_min_kept` by N.

@@ -147,6 +147,38 @@ def test_other_wrong_values_do_not_hide_shifted_masks(masks, look):
     assert "6" in found["outside-classes"].title
 
 
+@pytest.mark.parametrize(
+    ("others", "off", "words"),
+    [
+        (
+            [(0, 1, 2)] * 6,
+            [(1, 2, 3)],
+            "'d' is in one mask alone, which does not show 'a': are its labels one too high?",
+        ),
+        (
+            [(0, 1, 2)] * 6,
+            [(1, 2, 3)] * 2,
+            "'d' is in 2 masks alone, none of which shows 'a': are their labels one too",
+        ),
+        # The first class is there too, few masks show it, or the mask has too few classes to tell.
+        ([(0, 1, 2)] * 6, [(0, 2, 3)], None),
+        ([(0, 1, 2)] * 3 + [(1, 2)] * 3, [(1, 2, 3)], None),
+        ([(0, 1, 2)] * 6, [(2, 3)], None),
+        ([(0, 1, 2)] * 3, [(1, 2, 3)], None),
+        ([(0, 1, 2)] * 6 + [(0, 3)], [(1, 2, 3)], None),
+    ],
+)
+def test_masks_that_alone_show_the_last_class_may_be_one_too_high(masks, look, others, off, words):
+    diagnosis, found = look(masks("a\nb\nc\nd", *others, *off))
+    assert diagnosis.healthy
+    if words is None:
+        assert "off-by-one" not in found
+    else:
+        assert words in found["off-by-one"].title
+        assert found["off-by-one"].severity == "warning"
+        assert "classes.txt" not in diagnosis.mend()
+
+
 def test_labels_times_257_are_named(masks, look):
     tree = masks("a\nb\nc", *[(0, 1, 2)] * 4, (0, 257, 514, 65535))
     diagnosis, found = look(tree)

@@ -13,7 +13,7 @@ from segcontext.doctor.finding import Finding, Mend
 from segcontext.doctor.label_facts import LabelFacts, examples, label_facts
 from segcontext.doctor.values_binary import binary, some_binary, unnamed_pair
 from segcontext.doctor.values_matched import matched
-from segcontext.doctor.values_shifted import shifted, some_shifted, starts_at_1
+from segcontext.doctor.values_shifted import shifted, shifted_onto_last, some_shifted, starts_at_1
 from segcontext.doctor.values_single import single_class
 from segcontext.doctor.words import few, number, plural, verb
 
@@ -53,6 +53,8 @@ def diagnose_values(seen: Examination) -> Iterator[Finding]:
         finding = replace(finding, mend=(), cure="Mend the masks of the other finding on values, and examine again.")
     if finding is not None:
         yield finding
+    if all(found.code != "off-by-one" for found in (*some, *filter(None, [finding]))):
+        yield from filter(None, [shifted_onto_last(seen, facts)])
 
 
 def _outside(seen: Examination, facts: LabelFacts) -> Finding | None:

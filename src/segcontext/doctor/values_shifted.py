@@ -11,10 +11,11 @@ from segcontext.doctor.finding import Finding
 from segcontext.doctor.label_facts import Held, LabelFacts, examples
 from segcontext.doctor.words import plural, verb
 
-__all__ = ["shifted", "some_shifted", "starts_at_1"]
+__all__ = ["shifted", "shifted_onto_last", "some_shifted", "starts_at_1"]
 
 # Where so large a part of the other masks shows the first class, masks without it are not there by chance.
 _NEARLY_ALL = 0.9
+_SEVERAL = 5
 
 
 class _Shift(NamedTuple):
@@ -98,6 +99,43 @@ def some_shifted(seen: Examination, facts: LabelFacts) -> tuple[Finding | None, 
             clear = several and right >= max(2, _NEARLY_ALL * rest)
             return _some(seen, facts, shift, off, right, clear=clear), others
     return None, facts
+
+
+def shifted_onto_last(seen: Examination, facts: LabelFacts) -> Finding | None:
+    """Asks of the masks that alone hold the last class, and not the first, whether their labels are one too high.
+
+    Where the last class is in no mask but for them, labels that are one too high are all labels of classes.
+
+    Args:
+        seen: what was seen in the data set.
+        facts: the values of the masks of a folder of one's own.
+
+    Returns:
+        The question.
+    """
+    shift = next((shift for shift in _shifts(facts) if shift.step > 0 and facts.is_class(shift.high)), None)
+    if shift is None:
+        return None
+    off = {held for held in facts.masks if shift.high in held}
+    others = facts.without(off.__contains__)
+    rest, right = others.count(lambda held: True), others.holding(shift.low)
+    # One mask with few classes may lack the first of them by chance.
+    telling = all(shift.low not in held and len(held - {VOID}) > 2 for held in off)
+    count = facts.count(off.__contains__)
+    if not off or not telling or 2 * count > rest or right < max(_SEVERAL, _NEARLY_ALL * rest):
+        return None
+    first, last = (next(line.name for line in facts.classes if line.value == end) for end in (shift.low, shift.high))
+    return Finding(
+        "off-by-one",
+        "warning",
+        f"{last!r} is in {plural(count, 'mask')} alone, none of which shows {first!r}: are their labels one too high?"
+        if count > 1
+        else f"{last!r} is in one mask alone, which does not show {first!r}: are its labels one too high?",
+        f"Look at the pictures; if so, subtract 1 from every label of {'them' if count > 1 else 'it'}.",
+        why=f"Of the other {plural(rest, 'mask')}, {right} {verb(right, 'hold')} {shift.low}, which is {first!r}.",
+        count=count,
+        examples=examples(seen, facts, off.__contains__),
+    )
 
 
 def _some(seen: Examination, facts: LabelFacts, shift: _Shift, off: set[Held], right: int, *, clear: bool) -> Finding:
