@@ -38,5 +38,9 @@ def run_export_weights(given: dict[str, Any], console: Console) -> int:
         console.print("[yellow]The code that this file is for has another network in these places[/]:", highlight=False)
         for line in differing:
             console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
-    console.print(f"Weights of {escape(str(given['run']))} as {given['layout']}: {escape(str(given['out']))}")
+    console.print(
+        f"Weights of {escape(str(given['run']))} as {given['layout']}: {escape(str(given['out']))}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return 0

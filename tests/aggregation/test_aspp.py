@@ -51,6 +51,19 @@ def test_other_projections_and_separable_branches(separable):
     assert not torch.equal(module(x).features, module(x).features), "nothing is dropped"
 
 
+def test_without_the_mean_a_pixel_sees_no_further_than_the_rates():
+    module = ASPP(6, out_channels=4, rates=(2, 3), image_pooling=False).double().eval()
+    assert module.project[0].weight.shape == (4, 12, 1, 1)
+    x = torch.randn(1, 6, 9, 9, dtype=torch.float64)
+    branches = torch.cat([module.pointwise(x), *(atrous(x) for atrous in module.atrous)], 1)
+    torch.testing.assert_close(module(x).features, module.project(branches))
+    changed = x.clone()
+    changed[..., 8] += 10
+    torch.testing.assert_close(module(changed).features[..., :5], module(x).features[..., :5])
+    module = ASPP(6, out_channels=32, rates=(2, 3)).double().eval()
+    assert not torch.allclose(module(changed).features[..., :5], module(x).features[..., :5])
+
+
 def test_has_the_size_that_the_papers_count():
     """EMANet's Table 1 prints +15.5M for DeepLabV3; 5,397 of it is the classifier of 21 classes."""
     parameters = sum(p.numel() for p in ASPP(2048).parameters()) + 256 * 21 + 21

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from segcontext import ops
 from segcontext.costs import OperationCounter
-from segcontext.costs.operations import PRODUCTS
+from segcontext.costs.operations import PRODUCTS, Operation, operation_cost
 
 
 def count(function, *, mode=torch.no_grad):
@@ -54,6 +54,13 @@ CASES = {
     "batch norm": (lambda: nn.BatchNorm2d(4).eval()(rand(2, 4, 3, 3)), 0, 2 * 72),
     "batch norm, training": (
         lambda: F.batch_norm(rand(2, 4, 3, 3), torch.zeros(4), torch.ones(4), training=True),
+        0,
+        7 * 72,
+    ),
+    "batch norm, with new statistics": (
+        lambda: torch.ops.aten._batch_norm_with_update(
+            rand(2, 4, 3, 3), None, None, torch.zeros(4), torch.ones(4), 0.1, 1e-5
+        ),
         0,
         7 * 72,
     ),
@@ -110,6 +117,14 @@ def test_attention_counts_alike_fused_or_not(values, mode):
     assert products == 2 * 3 * 11 * 13 * (8 + values)
     assert small >= 5 * 2 * 3 * 11 * 13
     assert not counter.unlisted
+
+
+@pytest.mark.parametrize("benchmark", [False, True])
+def test_a_convolution_of_cudnn_is_none_transposed(benchmark):
+    x, weight, out = rand(1, 3, 9, 9), rand(5, 3, 3, 3), rand(1, 5, 4, 4)
+    arguments = (x, weight, [0, 0], [2, 2], [1, 1], 1, benchmark, False, True)
+    found = operation_cost(torch.ops.aten.cudnn_convolution.default, arguments, out)
+    assert found == Operation("convolution", 5 * 16 * 27)
 
 
 def test_what_no_rule_knows_is_counted_and_named():

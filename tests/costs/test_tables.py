@@ -80,6 +80,12 @@ def test_gald_rows(gald):
     assert gald["FCN + ASPP + LDv2"]["parameters"] == 2304 * 1024 + 1024
     assert gald["FCN + ASPP + LDv1"]["parameters"] == 3 * 256 * (9 + 1 + 2)
     deep, shallow = gald["FCN (ResNet-101) + ASPP"], gald["FCN + ASPP"]
+    # Plain ResNet-50; 3×3 to 512; ASPP's four branches and projection; 3×3 over its output and the deep features.
+    head = 2048 * 512 * 9 + 512 * 256 * (1 + 3 * 9) + 4 * 256 * 256 + (256 + 2048) * 512 * 9
+    norms = 2 * (512 + 5 * 256 + 512)
+    assert shallow["parameters"] == 23_508_032 + head + norms + (512 + 1) * 19
+    assert shallow["agrees"] == ["parameters"]
+    assert shallow["parameters_printed"] == "47.5M"
     assert deep["parameters"] - shallow["parameters"] == 18_992_128
     assert [row["paper_parameters_printed"] for row in gald.values()] == [None, "47.5M", "+0.4M", "+2.3M", "65.4M"]
     assert deep["multiply_adds"] > 1.3 * shallow["multiply_adds"]

@@ -62,7 +62,10 @@ def test_what_was_imported_goes_back_to_the_same_tensors(file, run, tmp_path, ca
     out = tmp_path / "again.pth"
     words = ["export-weights", str(run), "--layout", "torchvision_fcn", "--out", str(out)]
     assert main(words) == 0
-    assert "has another network" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "has another network" not in said
+    # Paths are longer than the terminal is wide, and stay whole.
+    assert said.splitlines() == [f"Weights of {run} as torchvision_fcn: {out}"]
     first, second = (torch.load(path, weights_only=True) for path in (file, out))
     assert set(first) == set(second)
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -27,6 +27,7 @@ class ASPP(nn.Module):
         rates: the dilations, in pixels of the map: 12, 24, 36 at output stride 8, and half of each at 16.
         project_kernel: side of the projection's kernel, odd.
         separable: whether the dilated convolutions are depthwise separable (DeepLabV3+ §3.1).
+        image_pooling: whether there is the mean's branch; DeepLabV3's ablation has it on and off.
         dropout: share of the projection's values dropped in training.
 
     Shape:
@@ -55,6 +56,7 @@ class ASPP(nn.Module):
         rates: Sequence[int] = (12, 24, 36),
         project_kernel: int = 1,
         separable: bool = False,
+        image_pooling: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -75,8 +77,9 @@ class ASPP(nn.Module):
             else ConvNormAct(in_channels, out_channels, kernel_size=3, dilation=rate)
             for rate in self.rates
         )
-        self.image = ConvNormAct(in_channels, out_channels)
-        self.project = ConvNormAct(out_channels * (2 + len(self.rates)), out_channels, kernel_size=project_kernel)
+        self.image = ConvNormAct(in_channels, out_channels) if image_pooling else None
+        branches = 1 + len(self.rates) + image_pooling
+        self.project = ConvNormAct(out_channels * branches, out_channels, kernel_size=project_kernel)
         self.dropout = nn.Dropout(dropout)
 
     def options_at_stride(self, options: Mapping[str, Any], *, trained: int, now: int) -> dict[str, Any]:
@@ -99,9 +102,10 @@ class ASPP(nn.Module):
         Returns:
             (B, out_channels, h, w).
         """
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        mean = x.mean((2, 3), keepdim=True, dtype=wide).to(x.dtype)
-        # Resizing a 1×1 map repeats its value, so there is nothing to interpolate.
-        image = self.image(mean).expand(-1, -1, x.shape[-2], x.shape[-1])
-        branches = [self.pointwise(x), *(atrous(x) for atrous in self.atrous), image]
+        branches = [self.pointwise(x), *(atrous(x) for atrous in self.atrous)]
+        if self.image is not None:
+            wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+            mean = x.mean((2, 3), keepdim=True, dtype=wide).to(x.dtype)
+            # Resizing a 1×1 map repeats its value, so there is nothing to interpolate.
+            branches.append(self.image(mean).expand(-1, -1, x.shape[-2], x.shape[-1]))
         return Context(self.dropout(self.project(torch.cat(branches, 1))))

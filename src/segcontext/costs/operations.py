@@ -191,9 +191,11 @@ def _per_input(kind: str, count: int = 1) -> Formula:
 
 _FORMULAS: Mapping[str, Formula] = {
     **dict.fromkeys(
-        ("convolution", "_convolution", "convolution_overrideable", "cudnn_convolution", "mkldnn_convolution"),
+        ("convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution"),
         _convolution,
     ),
+    # Its seventh argument is no transposition, and it adds no bias.
+    "cudnn_convolution": lambda arguments, out: _convolution(arguments[:2], out),
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm"), _matrices(0, added=False)),
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "addmm_", "baddbmm_"), _matrices(1, added=True)),
     **dict.fromkeys(("_euclidean_dist", "_cdist_forward"), _distances),
@@ -203,11 +205,14 @@ _FORMULAS: Mapping[str, Formula] = {
     **dict.fromkeys(
         (
             *("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
-            *("cudnn_batch_norm", "_batch_norm_with_update", "_batch_norm_no_update"),
+            *("cudnn_batch_norm", "_batch_norm_no_update"),
         ),
         _batch_norm,
     ),
-    **dict.fromkeys(("native_group_norm", "native_layer_norm", "_fused_rms_norm"), _per_result("normalisation", 7)),
+    **dict.fromkeys(
+        ("native_group_norm", "native_layer_norm", "_fused_rms_norm", "_batch_norm_with_update"),
+        _per_result("normalisation", 7),
+    ),
     **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _per_result("softmax", SOFTMAX)),
     **dict.fromkeys(("max_pool2d_with_indices", "avg_pool2d", "max_pool2d"), _pooling),
     **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_max_pool2d"), _per_input("pooling")),
