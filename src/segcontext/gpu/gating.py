@@ -20,8 +20,8 @@ def gate_obstacle(x: Tensor, logits: Tensor) -> str | None:
         x: (B, C, h, w).
         logits: (B, C, h', w').
     """
-    if logits.shape[3] > 1024:
-        return "logits of more than 1024 columns"
+    if logits.shape[3] > 512:
+        return "logits of more than 512 columns"
     if x[0].numel() >= 2**31:
         return "an image of more than 2³¹ values"
     return obstacle(x, logits)
@@ -82,7 +82,11 @@ def _slopes(x: Tensor, logits: Tensor, above: Tensor, plain: float, align_corner
     gating.slope[batch * height, -(-channels // wide)](
         *(x, logits, above, by_x, gathered, height, width, channels, *sizes, plain),
         *(*_strides(x), *_strides(logits), *_strides(above), *_strides(by_x)),
-        **{"ALIGNED": align_corners, "PIXELS": 32, "CHANNELS": wide, "COLUMNS": wide_columns},
+        **{"ALIGNED": align_corners, "CHANNELS": wide, "COLUMNS": wide_columns},
+        # A program holds the weights of its pixels for each column: more do not fit into registers.
+        PIXELS=32 if wide_columns <= 128 else 16,
+        num_warps=8,
+        num_stages=2,
     )
     size = columns * channels
     spread = 1 / row_step if row_step else float(height)
