@@ -72,6 +72,12 @@ def test_compiles_in_one_graph(device, far):
         assert far(mine, theirs) < 1e-6
 
 
+def test_the_compiler_can_ask(device):
+    maps, _ = draw(device, torch.float32, (2, 3))
+    asking = torch.compile(lambda *each: each[0] + (local_obstacle(*each) is None), backend="eager", fullgraph=True)
+    assert torch.equal(asking(*maps), maps[0] + 1)
+
+
 def test_maps_of_several_dtypes_are_left_to_others(device):
     x = torch.zeros(1, 2, 3, 3, device=device)
     assert "several dtypes" in local_obstacle(x, x, x.half())

@@ -34,23 +34,34 @@ def obstacle(*tensors: Tensor | None) -> str | None:
         Under ``TRITON_INTERPRET=1`` tensors on the CPU are taken too: there Triton's interpreter runs the kernels,
         slowly, for tests; it multiplies bfloat16 wrongly, so bfloat16 is refused there.
     """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return "an exported program has to run without segcontext"
     given = [tensor for tensor in tensors if tensor is not None]
     device = given[0].device
-    interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    if not interpreted:
-        if device.type != "cuda":
+    lacking = _lacking(device.type, device.index)
+    if lacking is not None:
+        return lacking
+    for tensor in given:
+        if tensor.device != device:
+            return "tensors on several devices"
+        if tensor.dtype not in DTYPES or (device.type == "cpu" and tensor.dtype == torch.bfloat16):
+            return f"{str(tensor.dtype).removeprefix('torch.')} values"
+        if tensor.numel() == 0:
+            return "an empty tensor"
+    return None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _lacking(kind: str, index: int | None) -> str | None:
+    if os.environ.get(SWITCH, "1") == "0":
+        return f"{SWITCH}=0 switches it off"
+    if kind != "cpu" or os.environ.get("TRITON_INTERPRET") != "1":
+        if kind != "cuda":
             return "no CUDA device"
         if torch.version.cuda is None:
             return "a GPU that is not NVIDIA's"
-    if os.environ.get(SWITCH, "1") == "0":
-        return f"{SWITCH}=0 switches it off"
-    if any(tensor.device != device for tensor in given):
-        return "tensors on several devices"
-    for tensor in given:
-        if tensor.dtype not in DTYPES or (interpreted and tensor.dtype == torch.bfloat16):
-            return f"{str(tensor.dtype).removeprefix('torch.')} values"
-    if not interpreted and torch.cuda.get_device_capability(device) < CAPABILITY:
-        return "a GPU older than compute capability 8.0"
+        if torch.cuda.get_device_capability(index) < CAPABILITY:
+            return "a GPU older than compute capability 8.0"
     return _missing()
 
 

@@ -135,10 +135,11 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *maps, reach, dilation, scale = inputs
     ctx.save_for_backward(*maps, *output)
+    ctx.mark_non_differentiable(output[1])
     ctx.window = (reach, dilation, scale)
 
 
-def _backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, slope: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     found = _slopes(*ctx.saved_tensors, slope.contiguous(), *ctx.window)
     return (*found, None, None, None)
 
