@@ -32,7 +32,7 @@ def far(found, wanted):
 
 
 def check_operator(operator, arguments):
-    """That an operator says what it writes, what it returns, and how it is differentiated; compiling is tested apart."""
+    """That an operator says what it writes and returns and how it is differentiated; compiling is tested apart."""
     kinds = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(operator, arguments, test_utils=kinds)
 

@@ -18,8 +18,14 @@ pytestmark = pytest.mark.skipif(
 
 #: Compute capability 9.0 (H100, H200), and the shared memory of one program there, in bytes.
 CAPABILITY, SHARED = 90, 227 * 1024
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64",
-         torch.int32: "*i32", torch.uint8: "*u8"}
+TYPES = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.uint8: "*u8",
+}
 
 
 class Recorder:
@@ -36,8 +42,9 @@ class Recorder:
 @pytest.fixture
 def launches(monkeypatch):
     """Everything that is launched, instead of being run."""
-    from segcontext.gpu.kernels import bases, em, gating, local
     from triton.runtime.jit import JITFunction
+
+    from segcontext.gpu.kernels import bases, em, gating, local
 
     found = []
     for module in (bases, em, gating, local):
@@ -126,8 +133,9 @@ def test_local_attention(launches, tmp_path, dtype):
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_gating(launches, tmp_path, layout):
-    x, logits = (torch.empty(2, 512, *size, dtype=torch.bfloat16).to(memory_format=layout) for size in
-                 ((128, 256), (16, 32)))
+    x, logits = (
+        torch.empty(2, 512, *size, dtype=torch.bfloat16).to(memory_format=layout) for size in ((128, 256), (16, 32))
+    )
     gating._gate(x, logits, 1.0, True)
     gating._slopes(x, logits, x, 1.0, True)
     check(launches, tmp_path, ["gate", "slope", "collect"])

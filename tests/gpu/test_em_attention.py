@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tests.gpu.conftest import check_operator
 
 from segcontext import ops
 from segcontext.gpu.em_attention import em_attention, em_obstacle
 from segcontext.gpu.em_steps import em_mix, em_sums
-from tests.gpu.conftest import check_operator
 
 PROJECTED = {"projected": True}
 
@@ -43,8 +43,9 @@ def test_matches_the_reference(device, precision, far, options, sizes):
     options = {"iterations": 2, "lam": 1.3, **options}
     ours, exact = draw(device, dtype, **sizes)
     assert em_obstacle(*ours) is None
-    found = em_attention(*ours[:2], **dict(zip(("weight", "bias"), ours[2:], strict=False)), **options,
-                         responsibilities=True)
+    found = em_attention(
+        *ours[:2], **dict(zip(("weight", "bias"), ours[2:], strict=False)), **options, responsibilities=True
+    )
     wanted = ops.em_attention(projected(*exact), exact[1], **options)
     assert found.reconstruction.dtype == dtype
     for name in ("reconstruction", "responsibilities", "bases", "mass"):

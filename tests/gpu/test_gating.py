@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from tests.gpu.conftest import check_operator
 from torch.nn import functional as F
 
 from segcontext.gpu.gating import _gate, gate, gate_obstacle
-from tests.gpu.conftest import check_operator
 
 
 def plainly(x, logits, plain, align_corners):
@@ -18,7 +18,9 @@ def draw(device, dtype, size, small, *, channels=5, last=False):
     if last:
         maps = [each.contiguous(memory_format=torch.channels_last) for each in maps]
     maps = [each.to(dtype) for each in maps]
-    return [each.to(device, copy=True).requires_grad_() for each in maps], [each.double().detach().requires_grad_() for each in maps]
+    return [each.to(device, copy=True).requires_grad_() for each in maps], [
+        each.double().detach().requires_grad_() for each in maps
+    ]
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

@@ -1,4 +1,4 @@
-"""The kernels' numbers without a GPU: in an interpreter of its own, because Triton asks how to run when it is imported."""
+"""The numbers of the kernels without a GPU, in a process whose Triton interprets them: it asks once, at its import."""
 
 import os
 import subprocess
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.gpu.conftest import RUNNING
 
 pytest.importorskip("triton")

@@ -2,15 +2,17 @@
 
 import pytest
 import torch
+from tests.gpu.conftest import check_operator
 
 from segcontext import ops
 from segcontext.gpu.local_attention import _attend, local_attention, local_obstacle
-from tests.gpu.conftest import check_operator
 
 
 def draw(device, dtype, size, *, batch=1, depth=20, channels=37):
     maps = [torch.randn(batch, each, *size).to(dtype) for each in (depth, depth, channels)]
-    return [each.to(device, copy=True).requires_grad_() for each in maps], [each.double().detach().requires_grad_() for each in maps]
+    return [each.to(device, copy=True).requires_grad_() for each in maps], [
+        each.double().detach().requires_grad_() for each in maps
+    ]
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _followed(
 
 
 def _shares(x: Tensor, folded: Tensor, offset: Tensor) -> Tensor:
-    """z with its gradient; (B, N, K) is kept."""
+    """Z with its gradient; (B, N, K) is kept."""
     return (x @ folded.mT + offset.unsqueeze(1)).softmax(-1).to(x.dtype)
 
 

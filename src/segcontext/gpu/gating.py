@@ -74,7 +74,7 @@ def _slopes(x: Tensor, logits: Tensor, above: Tensor, plain: float, align_corner
     from segcontext.gpu.kernels import gating
 
     batch, channels, height, width = x.shape
-    rows, columns, row_step, column_step = sizes = _sizes(x, logits, align_corners)
+    rows, columns, row_step, _ = sizes = _sizes(x, logits, align_corners)
     by_x, by_logits = torch.empty_like(x), logits.new_empty(batch, rows, columns, channels)
     gathered = x.new_empty(batch, height, columns, channels, dtype=torch.float32)
     wide_columns = _wide(columns)

@@ -1,7 +1,8 @@
-"""Local attention on a GPU: logits, weights and their gradients stay in registers; kept is one number for each pixel."""
+"""Local attention on a GPU: logits, weights and their gradients stay in registers; one number a pixel is kept."""
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     from segcontext.gpu.kernels import local
 
-    batch, height, width, depth = query.shape
+    _, height, width, depth = query.shape
     channels = value.shape[-1]
     out, sums = torch.empty_like(value), query.new_empty(query.shape[:3], dtype=torch.float32)
     chunk = _chunk(query, channels, 512)
@@ -95,7 +96,7 @@ def _slopes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from segcontext.gpu.kernels import local
 
-    batch, height, width, depth = query.shape
+    _, height, width, depth = query.shape
     channels = value.shape[-1]
     found, shared = tuple(torch.empty_like(each) for each in (query, key, value)), torch.empty_like(sums)
     # The queries' turn is first: what it writes to `shared` the keys need.
@@ -150,8 +151,9 @@ _attend.register_autograd(_backward, setup_context=_keep)
 def _grid(query: Tensor, dilation: int, channels: int, chunk: int) -> tuple[int, int, int]:
     """Squares of all phases, chunks of channels, images."""
     batch, height, width, _ = query.shape
-    down, across = (-(-(-(-size // dilation)) // SQUARE[side]) for size, side in ((height, "ROWS"), (width, "COLUMNS")))
-    return dilation**2 * down * across, -(-channels // chunk), batch
+    phase = ceil(height / dilation), ceil(width / dilation)
+    down, across = (ceil(size / SQUARE[side]) for size, side in zip(phase, ("ROWS", "COLUMNS"), strict=True))
+    return dilation**2 * down * across, ceil(channels / chunk), batch
 
 
 def _chunk(query: Tensor, channels: int, most: int) -> int:

@@ -71,7 +71,7 @@ def product(
     SIDE: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """left (B, BASES, IN) times the weight (its strides are w_out and w_in) times the factor, nearly in float32.
+    """Left (B, BASES, IN) times the weight (its strides are w_out and w_in) times the factor, nearly in float32.
 
     CENTRE takes the bases' mean away from each.
     """

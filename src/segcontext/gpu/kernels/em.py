@@ -1,7 +1,7 @@
 """Kernels of EM attention: pixels are assigned to the bases and summed up without their shares being kept.
 
-Pixels are (B, N, C) and bases (B, K, C), contiguous; BASES is K and CHANNELS is C, WIDE_BASES and WIDE are these rounded
-up to powers of two. Bases come folded: times λ, and times the projection of the pixels where there is one.
+Pixels are (B, N, C) and bases (B, K, C), contiguous; BASES is K and CHANNELS is C, WIDE_BASES and WIDE are these
+rounded up to powers of two. Bases come folded: times λ, and times the projection of the pixels where there is one.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ def products(x, bases, n, k, inside, CHANNELS: tl.constexpr, BASES: tl.constexpr
     for first in range(0, CHANNELS, CHUNK):
         c = first + tl.arange(0, CHUNK)
         channels = c < CHANNELS
-        tile = tl.load(
-            x + n[:, None] * CHANNELS + c[None, :], mask=inside[:, None] & channels[None, :], other=0.0
-        )
+        tile = tl.load(x + n[:, None] * CHANNELS + c[None, :], mask=inside[:, None] & channels[None, :], other=0.0)
         held = tl.load(
             bases + k[None, :] * CHANNELS + c[:, None], mask=(k < BASES)[None, :] & channels[:, None], other=0.0
         )

@@ -11,8 +11,9 @@ __all__ = ["collect", "gate", "slope"]
 
 
 @triton.jit
-def mask_of(logits, y, x, c, there, rows, columns, row_step, column_step, l_row, l_column, l_channel,
-            ALIGNED: tl.constexpr):
+def mask_of(
+    logits, y, x, c, there, rows, columns, row_step, column_step, l_row, l_column, l_channel, ALIGNED: tl.constexpr
+):
     """The sigmoid of the upsampled logits of some pixels of one row."""
     top, bottom, down = corners(y, rows, row_step, ALIGNED)
     left, right, across = corners(x, columns, column_step, ALIGNED)
@@ -56,15 +57,28 @@ def gate(
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """map · (mask + plain) for a piece of a row."""
+    """Map · (mask + plain) for a piece of a row."""
     y, image = tl.program_id(0) % height, (tl.program_id(0) // height).to(tl.int64)
     x = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     c = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     there = (x < width)[:, None] & (c < channels)[None, :]
     place = x[:, None] * m_column + c[None, :] * m_channel
     seen = tl.load(map_ + image * m_image + y * m_row + place, mask=there, other=0.0).to(tl.float32)
-    mask = mask_of(logits + image * l_image, y, x, c, there, rows, columns, row_step, column_step, l_row, l_column,
-                   l_channel, ALIGNED)
+    mask = mask_of(
+        logits + image * l_image,
+        y,
+        x,
+        c,
+        there,
+        rows,
+        columns,
+        row_step,
+        column_step,
+        l_row,
+        l_column,
+        l_channel,
+        ALIGNED,
+    )
     place = x[:, None] * o_column + c[None, :] * o_channel
     tl.store(out + image * o_image + y * o_row + place, (seen * (mask + plain)).to(out.dtype.element_ty), mask=there)
 
@@ -122,8 +136,21 @@ def slope(
         by_out = tl.load(above + x[:, None] * a_column + c[None, :] * a_channel, mask=there, other=0.0)
         by_out = by_out.to(tl.float32)
         seen = tl.load(map_ + x[:, None] * m_column + c[None, :] * m_channel, mask=there, other=0.0).to(tl.float32)
-        mask = mask_of(logits + image * l_image, y, x, c, there, rows, columns, row_step, column_step, l_row,
-                       l_column, l_channel, ALIGNED)
+        mask = mask_of(
+            logits + image * l_image,
+            y,
+            x,
+            c,
+            there,
+            rows,
+            columns,
+            row_step,
+            column_step,
+            l_row,
+            l_column,
+            l_channel,
+            ALIGNED,
+        )
         target = out + x[:, None] * o_column + c[None, :] * o_channel
         tl.store(target, (by_out * (mask + plain)).to(out.dtype.element_ty), mask=there)
         left, right, across = corners(x, columns, column_step, ALIGNED)

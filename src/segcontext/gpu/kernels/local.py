@@ -26,8 +26,9 @@ def square(height, width, dilation, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def block(number, down, across, REACH: tl.constexpr, COLUMNS: tl.constexpr, FAR_ROWS: tl.constexpr,
-          FAR_COLUMNS: tl.constexpr):
+def block(
+    number, down, across, REACH: tl.constexpr, COLUMNS: tl.constexpr, FAR_ROWS: tl.constexpr, FAR_COLUMNS: tl.constexpr
+):
     """Places within the phase of one block of the surroundings."""
     beside: tl.constexpr = (COLUMNS + 2 * REACH + FAR_COLUMNS - 1) // FAR_COLUMNS
     n = tl.arange(0, FAR_ROWS * FAR_COLUMNS)
@@ -196,9 +197,7 @@ def slope(
         if WHAT == "value":
             values = rows_of(far_other, far_at, there, first, CHANNELS, CHUNK)
         else:
-            by_weight = products(
-                held_other, near_other, at, inside, far_other, far_at, there, CHANNELS, OTHER_CHUNK
-            )
+            by_weight = products(held_other, near_other, at, inside, far_other, far_at, there, CHANNELS, OTHER_CHUNK)
             if WHAT == "query":
                 by_weight -= both[:, None]
             else:
