@@ -7,7 +7,7 @@ import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: Files that run kernels.
-RUNNING = ["test_em_attention.py", "test_local_attention.py", "test_gating.py"]
+RUNNING = [f"test_{name}.py" for name in ("em_attention", "em_output", "local_attention", "gating", "confusion")]
 
 collect_ignore = [] if INTERPRETED or torch.cuda.is_available() else RUNNING
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from segcontext.gpu import em_steps, gating, local_attention, small_products
+from segcontext.gpu import confusion, em_output, em_steps, gating, local_attention, small_products
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -44,10 +44,10 @@ def launches(monkeypatch):
     """Everything that is launched, instead of being run."""
     from triton.runtime.jit import JITFunction
 
-    from segcontext.gpu.kernels import bases, em, gating, local
+    from segcontext.gpu.kernels import bases, confusion, em, gating, local, output
 
     found = []
-    for module in (bases, em, gating, local):
+    for module in (bases, confusion, em, gating, local, output):
         for name in module.__all__:
             if isinstance(getattr(module, name), JITFunction):
                 monkeypatch.setattr(module, name, Recorder(getattr(module, name), found))
@@ -139,3 +139,17 @@ def test_gating(launches, tmp_path, layout):
     gating._gate(x, logits, 1.0, True)
     gating._slopes(x, logits, x, 1.0, True)
     check(launches, tmp_path, ["gate", "slope", "collect"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_output(launches, tmp_path, dtype):
+    x, shares, means = (torch.empty(2, *size, dtype=dtype) for size in ((256, 512), (256, 64), (64, 512)))
+    em_output.em_output(x, shares, means, torch.empty(512, 512, dtype=dtype), torch.empty(512, dtype=dtype))
+    check(launches, tmp_path, ["output"])
+
+
+@pytest.mark.parametrize("classes", [19, 171])
+def test_confusion(launches, tmp_path, classes):
+    logits = torch.empty(1, classes, 128, 256, dtype=torch.bfloat16)
+    confusion._count(logits, torch.empty(1, 1024, 2048, dtype=torch.uint8), 255, True)
+    check(launches, tmp_path, ["count"])
