@@ -5,7 +5,7 @@ import torch
 from tests.gpu.conftest import check_operator
 
 from segcontext import ops
-from segcontext.gpu.em_attention import em_attention, em_obstacle
+from segcontext.gpu.em_attention import _run, em_attention, em_obstacle
 from segcontext.gpu.em_steps import em_mix, em_sums
 
 PROJECTED = {"projected": True}
@@ -79,17 +79,23 @@ def test_operators_are_whole(device):
     offset = torch.randn(2, 4, device=device, requires_grad=True)
     x = ours[0].detach().contiguous().requires_grad_()
     check_operator(em_sums, (x, folded, offset))
+    for keep in (False, True):
+        check_operator(_run, (x.detach(), folded.detach(), None, None, 1, 1.0, "l2", 1e-6, True, keep))
     check_operator(em_mix, (x, folded, offset, torch.randn(2, 4, 9, device=device, requires_grad=True)))
 
 
-def test_compiles_in_one_graph(device, far):
+@pytest.mark.parametrize("gradient", ["none", "last", "all"])
+def test_compiles_in_one_graph(device, far, gradient):
     ours, _ = draw(device, torch.float32, pixels=40, projected=True)
     function = torch.compile(em_attention, backend="aot_eager", fullgraph=True)
-    options = {"weight": ours[2], "bias": ours[3], "gradient": "all"}
+    options = {"weight": ours[2], "bias": ours[3], "gradient": gradient, "iterations": 1}
     plain, compiled = (each(*ours[:2], **options).reconstruction for each in (em_attention, function))
     assert far(compiled, plain) < 1e-6
-    wanted = torch.autograd.grad(plain.square().sum(), ours)
-    for mine, theirs in zip(torch.autograd.grad(compiled.square().sum(), ours), wanted, strict=True):
+    if gradient == "none":
+        return
+    followed = ours if gradient == "all" else [ours[0], *ours[2:]]
+    wanted = torch.autograd.grad(plain.square().sum(), followed)
+    for mine, theirs in zip(torch.autograd.grad(compiled.square().sum(), followed), wanted, strict=True):
         assert far(mine, theirs) < 1e-5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,7 +12,11 @@ from segcontext.gpu.availability import obstacle
 from segcontext.gpu.em_steps import MOST_BASES, em_mix, em_sums, summed
 from segcontext.gpu.small_products import finish, product
 
-__all__ = ["Found", "em_attention", "em_obstacle"]
+__all__ = ["Found", "Run", "em_attention", "em_bases", "em_obstacle"]
+
+
+Norm: TypeAlias = Literal["l2", "layer_norm", "none"]
+WithoutMass: TypeAlias = Literal["keep", "published"]
 
 
 class Found(NamedTuple):
@@ -29,6 +33,22 @@ class Found(NamedTuple):
     responsibilities: Tensor | None
     bases: Tensor
     mass: Tensor
+
+
+class Run(NamedTuple):
+    """What `em_bases` returns.
+
+    Attributes:
+        bases: μ, float32, (B, K, C).
+        mass: float32, (B, K).
+        before: the bases of the last E step, float32, (B, K, C).
+        shares: z of the last E step, (B, N, K), in the dtype of `x`; `None` where it was not kept.
+    """
+
+    bases: Tensor
+    mass: Tensor
+    before: Tensor
+    shares: Tensor | None
 
 
 def em_obstacle(x: Tensor, bases: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> str | None:
@@ -53,10 +73,10 @@ def em_attention(
     bias: Tensor | None = None,
     iterations: int = 3,
     lam: float = 1.0,
-    norm: Literal["l2", "layer_norm", "none"] = "l2",
+    norm: Norm = "l2",
     gradient: Literal["none", "last", "all"] = "none",
     eps: float = 1e-6,
-    without_mass: Literal["keep", "published"] = "keep",
+    without_mass: WithoutMass = "keep",
     responsibilities: bool = False,
 ) -> Found:
     """`segcontext.ops.em_attention` with the exponential inner product, of the pixels W x + b.
@@ -89,23 +109,95 @@ def em_attention(
         means = bases.float().expand(x.shape[0], -1, -1).contiguous()
         if gradient == "all":
             return _followed(x, means, weight, bias, iterations, lam, norm, eps, without_mass, responsibilities)
-        constant, still = x.detach(), tuple(None if each is None else each.detach() for each in (weight, bias))
-        means = means.detach()
-        before, shares = means, None
-        for iteration in range(max(iterations, 1)):
-            keep = gradient == "none" and iteration >= iterations - 1
-            before = means
-            folded, offset = _fold(means, *still, lam, x.dtype)
-            found, masses, shares = summed(constant, folded, offset, keep=keep)
-            means, mass = finish(found, masses, means, *still, norm, eps, without_mass == "keep")
-        if iterations == 0:
-            means = before
-        if shares is not None:
-            out = shares @ means.to(x.dtype)
-            return Found(out, shares if responsibilities else None, means, mass)
-        folded, offset = _folded(before, weight, bias, lam, x.dtype)
-        out = em_mix(x, folded, offset, means.to(x.dtype))
-        return Found(out, _shares(x, folded, offset) if responsibilities else None, means, mass)
+        run = em_bases(
+            *(x, means),
+            **{"weight": weight, "bias": bias, "iterations": iterations, "lam": lam, "norm": norm},
+            **{"eps": eps, "without_mass": without_mass, "keep": gradient == "none"},
+        )
+        if run.shares is not None:
+            out = run.shares @ run.bases.to(x.dtype)
+            return Found(out, run.shares if responsibilities else None, run.bases, run.mass)
+        folded, offset = _folded(run.before, weight, bias, lam, x.dtype)
+        out = em_mix(x, folded, offset, run.bases.to(x.dtype))
+        return Found(out, _shares(x, folded, offset) if responsibilities else None, run.bases, run.mass)
+
+
+def em_bases(
+    x: Tensor,
+    bases: Tensor,
+    *,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    iterations: int = 3,
+    lam: float = 1.0,
+    norm: Norm = "l2",
+    eps: float = 1e-6,
+    without_mass: WithoutMass = "keep",
+    keep: bool = True,
+) -> Run:
+    """EM without gradients and without its reconstruction, for `em_output` or a last step with gradients.
+
+    Args:
+        x: (B, N, D).
+        bases: (K, C) or (B, K, C).
+        weight: as for `em_attention`, like all that follow.
+        bias: b.
+        iterations: T.
+        lam: λ.
+        norm: of the bases.
+        eps: added to both denominators.
+        without_mass: what becomes of bases without mass.
+        keep: whether z is returned.
+
+    Returns:
+        The bases, before and after the last M step.
+    """
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        x, bases, weight, bias = (None if each is None else each.detach() for each in (x, bases, weight, bias))
+        means = bases.float().expand(x.shape[0], -1, -1).contiguous()
+        options = (iterations, lam, norm, eps, without_mass == "keep", keep)
+        found, mass, before, shares = _run(x.contiguous(), means, weight, bias, *options)
+        return Run(found, mass, before, shares if keep else None)
+
+
+@torch.library.custom_op("segcontext::em_bases", mutates_args=())
+def _run(
+    x: Tensor,
+    means: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    iterations: int,
+    lam: float,
+    norm: str,
+    eps: float,
+    stay: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    before = means = means.clone()
+    shares = None
+    for iteration in range(max(iterations, 1)):
+        before = means
+        folded, offset = _fold(means, weight, bias, lam, x.dtype)
+        found, masses, shares = summed(x, folded, offset, keep=keep and iteration >= iterations - 1)
+        means, mass = finish(found, masses, means, weight, bias, norm, eps, stay)
+    return means if iterations else before.clone(), mass, before, x.new_empty(0) if shares is None else shares
+
+
+@_run.register_fake
+def _(
+    x: Tensor,
+    means: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    iterations: int,
+    lam: float,
+    norm: str,
+    eps: float,
+    stay: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    shares = x.new_empty(x.shape[0], x.shape[1], means.shape[1]) if keep else x.new_empty(0)
+    return torch.empty_like(means), means.new_empty(means.shape[:2]), torch.empty_like(means), shares
 
 
 def _followed(
@@ -115,9 +207,9 @@ def _followed(
     bias: Tensor | None,
     iterations: int,
     lam: float,
-    norm: str,
+    norm: Norm,
     eps: float,
-    without_mass: str,
+    without_mass: WithoutMass,
     responsibilities: bool,
 ) -> Found:
     """All of it with gradients: what the bases go through is PyTorch's."""
