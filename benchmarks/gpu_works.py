@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from measuring import Case
 from segcontext import ops
-from segcontext.gpu.confusion import confusion
 from segcontext.gpu.em_attention import em_attention, em_bases
 from segcontext.gpu.em_output import em_output
 from segcontext.gpu.gating import gate
+from segcontext.gpu.largest import confusion
 from segcontext.gpu.local_attention import local_attention
 from segcontext.metrics import confusion_matrix
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from segcontext.gpu import confusion, em_output, em_steps, gating, local_attention, small_products
+from segcontext.gpu import em_output, em_steps, gating, largest, local_attention, small_products
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -44,10 +44,10 @@ def launches(monkeypatch):
     """Everything that is launched, instead of being run."""
     from triton.runtime.jit import JITFunction
 
-    from segcontext.gpu.kernels import bases, confusion, em, gating, local, output
+    from segcontext.gpu.kernels import bases, em, gating, largest, local, output
 
     found = []
-    for module in (bases, confusion, em, gating, local, output):
+    for module in (bases, em, gating, largest, local, output):
         for name in module.__all__:
             if isinstance(getattr(module, name), JITFunction):
                 monkeypatch.setattr(module, name, Recorder(getattr(module, name), found))
@@ -149,7 +149,8 @@ def test_output(launches, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("classes", [19, 171])
-def test_confusion(launches, tmp_path, classes):
+def test_largest(launches, tmp_path, classes):
     logits = torch.empty(1, classes, 128, 256, dtype=torch.bfloat16)
-    confusion._count(logits, torch.empty(1, 1024, 2048, dtype=torch.uint8), 255, True)
-    check(launches, tmp_path, ["count"])
+    largest._count(logits, torch.empty(1, 1024, 2048, dtype=torch.uint8), [1024, 2048], 255, True)
+    largest._argmax(logits, [1024, 2048], [1024, 2048], True, torch.uint8)
+    check(launches, tmp_path, ["largest", "largest"])

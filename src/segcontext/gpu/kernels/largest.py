@@ -1,4 +1,4 @@
-"""Kernel that upsamples logits, takes the largest and counts, and writes nothing but the counts."""
+"""Kernel that resizes logits, takes the largest, and writes nothing but its label, or only counts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import triton.language as tl
 
 from segcontext.gpu.kernels.bilinear import corners
 
-__all__ = ["count"]
+__all__ = ["largest"]
 
 
 @triton.jit
-def count(
+def largest(
     logits,
     target,
     counts,
+    labels,
     height,
     width,
     rows,
@@ -31,6 +32,7 @@ def count(
     t_image,
     t_row,
     t_column,
+    COUNT: tl.constexpr,
     CLASSES: tl.constexpr,
     COPIES: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -38,9 +40,10 @@ def count(
     HIGH: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Adds a piece of an image to one of the copies of the counts, (COPIES, CLASSES² + 1); the last counts bad targets.
+    """Labels of a piece of an image, (B, height, width).
 
-    A program takes pixels between two rows of the small map, which share what is interpolated along the rows.
+    COUNT adds them to one of the copies of the counts instead, (COPIES, CLASSES² + 1); the last counts bad targets.
+    A program takes pixels between two rows of the logits, which share what is interpolated along the rows.
     """
     band, image = tl.program_id(1) // bands, tl.program_id(2).to(tl.int64)
     y = (band.to(tl.float32) * spread).to(tl.int32) - 2 + tl.program_id(1) % bands * HIGH + tl.arange(0, HIGH)
@@ -61,6 +64,10 @@ def count(
         best = tl.maximum(value, best)
         upper += l_class
         lower += l_class
+    if not COUNT:
+        place = (image * height + y[:, None]) * width + x[None, :]
+        tl.store(labels + place, label.to(labels.dtype.element_ty), mask=inside)
+        return
     place = image * t_image + y[:, None] * t_row + x[None, :] * t_column
     truth = tl.load(target + place, mask=inside, other=0).to(tl.int32)
     inside &= truth != ignored

@@ -1,11 +1,18 @@
-"""Counts from logits against upsampling, argmax and bincount."""
+"""Labels and counts from logits against resizing, argmax and bincount."""
 
 import pytest
 import torch
 from tests.gpu.conftest import check_operator
 from torch.nn import functional as F
 
-from segcontext.gpu.confusion import _count, confusion, confusion_obstacle
+from segcontext.gpu.largest import (
+    _argmax,
+    _count,
+    confusion,
+    confusion_obstacle,
+    resized_argmax,
+    resized_argmax_obstacle,
+)
 from segcontext.metrics import confusion_matrix
 
 
@@ -20,9 +27,10 @@ from segcontext.metrics import confusion_matrix
         (4, (2, 3), (33, 41)),
         (4, (6, 3), (7, 7)),
         (2, (1, 2), (1, 9)),
+        (3, (9, 7), (4, 5)),
     ],
 )
-def test_the_same_counts(device, classes, small, size, align_corners):
+def test_the_same_labels_and_counts(device, classes, small, size, align_corners):
     logits = torch.randn(2, classes, *small)
     target = torch.randint(0, classes, (2, *size), dtype=torch.uint8)
     target[:, 0] = 255
@@ -31,6 +39,18 @@ def test_the_same_counts(device, classes, small, size, align_corners):
     labels = F.interpolate(logits, size, mode="bilinear", align_corners=align_corners).argmax(1)
     assert torch.equal(found.matrix.cpu(), confusion_matrix(labels, target, classes))
     assert found.bad == 0
+    assert resized_argmax_obstacle(logits.to(device)) is None
+    named = resized_argmax(logits.to(device), size, align_corners=align_corners, dtype=torch.uint8)
+    assert torch.equal(named.cpu(), labels.byte())
+
+
+def test_a_part_of_the_resized(device):
+    logits = torch.randn(2, 3, 4, 5, device=device)
+    whole = resized_argmax(logits, (20, 30), align_corners=True)
+    part = resized_argmax(logits, (20, 30), align_corners=True, crop=(17, 9))
+    assert torch.equal(part, whole[:, :17, :9])
+    counted = confusion(logits, part, size=(20, 30)).matrix
+    assert counted.diagonal().sum() == part.numel()
 
 
 def test_bad_targets_are_counted_apart(device):
@@ -54,12 +74,11 @@ def test_ties_go_to_the_first(device):
 
 
 def test_the_operator_is_whole(device):
-    check_operator(
-        _count, (torch.randn(1, 2, 2, 2, device=device), torch.zeros(1, 3, 3, dtype=torch.int64).to(device), 255, True)
-    )
+    logits, target = torch.randn(1, 2, 2, 2, device=device), torch.zeros(1, 3, 3, dtype=torch.int64, device=device)
+    check_operator(_count, (logits, target, [3, 3], 255, True))
+    check_operator(_argmax, (logits, [4, 4], [3, 4], True, torch.uint8))
 
 
-def test_smaller_targets_are_left_to_others(device):
+def test_floats_as_targets_are_left_to_others(device):
     logits = torch.zeros(1, 2, 4, 4, device=device)
-    assert "larger than" in confusion_obstacle(logits, torch.zeros(1, 3, 8, dtype=torch.int64, device=device))
     assert "no integers" in confusion_obstacle(logits, torch.zeros(1, 8, 8, device=device))
