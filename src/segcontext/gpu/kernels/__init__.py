@@ -1,0 +1,1 @@
+"""Kernels in Triton; whoever imports one of these modules imports triton."""

@@ -1,0 +1,22 @@
+"""The numbers of the kernels without a GPU, in a process whose Triton interprets them: it asks once, at its import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.gpu.conftest import RUNNING
+
+pytest.importorskip("triton")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="they run on the GPU here")
+@pytest.mark.parametrize("name", RUNNING)
+def test_kernels(name):
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).parent / name)]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert " passed" in run.stdout
