@@ -1,0 +1,126 @@
+"""Loops of EM attention: responsibilities from logits, and the end of the unit around it.
+
+bfloat16 numbers are handed over as the integers that they are in memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segcontext.native.jit import inlined, jit
+
+__all__ = ["finish", "finish_half", "finish_mixed", "share"]
+
+#: Pixels at a time: their responsibilities stay in the nearest caches.
+STRIP = 256
+
+LOG2_E = np.float32(1.4426950408889634)
+# ln 2 in two parts, the first with few digits, so that a multiple of it is exact.
+LN_2_HIGH = np.float32(0.693359375)
+LN_2_LOW = np.float32(-2.12194440e-4)
+LEAST = np.float32(-87.0)
+
+
+@inlined
+def _exp(v):  # type: ignore[no-untyped-def]
+    """eᵛ of -87 ≤ v ≤ 0 to 2e-7 of it, by a polynomial, which unlike the library's function runs on vectors."""
+    v = LEAST if v < LEAST else v
+    whole = np.int32(v * LOG2_E - np.float32(0.5))
+    steps = np.float32(whole)
+    r = v - steps * LN_2_HIGH - steps * LN_2_LOW
+    p = np.float32(1 / 5040)
+    p = p * r + np.float32(1 / 720)
+    p = p * r + np.float32(1 / 120)
+    p = p * r + np.float32(1 / 24)
+    p = p * r + np.float32(1 / 6)
+    p = p * r + np.float32(1 / 2)
+    p = p * r + np.float32(1)
+    p = p * r + np.float32(1)
+    return p * np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@inlined
+def _wide(half):  # type: ignore[no-untyped-def]
+    """A bfloat16 number as float32."""
+    return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
+
+
+@inlined
+def _half(value):  # type: ignore[no-untyped-def]
+    """The nearest bfloat16 number, the even one of two; what is no number stays none."""
+    bits = np.float32(value).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.uint16(np.uint32(0x7FC0) if value != value else rounded)
+
+
+@inlined
+def _normalise(strip, pixels, exponential, eps, most, total):  # type: ignore[no-untyped-def]
+    """Logits of some pixels, (K, pixels), to responsibilities in their place."""
+    bases = strip.shape[0]
+    for n in range(pixels):
+        most[n] = strip[0, n]
+        total[n] = 0
+    if exponential:
+        for k in range(1, bases):
+            for n in range(pixels):
+                most[n] = strip[k, n] if strip[k, n] > most[n] else most[n]
+        for k in range(bases):
+            for n in range(pixels):
+                value = _exp(strip[k, n] - most[n])
+                strip[k, n] = value
+                total[n] += value
+    else:
+        for k in range(bases):
+            for n in range(pixels):
+                value = eps + (np.float32(0) if strip[k, n] < 0 else strip[k, n])
+                strip[k, n] = value
+                total[n] += value
+    for n in range(pixels):
+        total[n] = np.float32(1) / total[n]
+    for k in range(bases):
+        for n in range(pixels):
+            strip[k, n] *= total[n]
+
+
+@jit
+def share(logits, offset, exponential, eps, first, last):  # type: ignore[no-untyped-def]
+    """Responsibilities from float32 logits (K, N) in their place, of the pixels from `first` to `last`."""
+    bases = logits.shape[0]
+    strip = np.empty((bases, STRIP), np.float32)
+    most, total = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
+    for start in range(first, last, STRIP):
+        pixels = min(STRIP, last - start)
+        for k in range(bases):
+            for n in range(pixels):
+                strip[k, n] = logits[k, start + n] + offset[k]
+        _normalise(strip, pixels, exponential, eps, most, total)
+        for k in range(bases):
+            for n in range(pixels):
+                logits[k, start + n] = strip[k, n]
+
+
+@jit
+def finish(x, y, bias, out, start, first, last):  # type: ignore[no-untyped-def]
+    """out = ReLU(x + y + bias) of some rows from the column `start` on, with a bias for each row; all float32."""
+    for row in range(first, last):
+        for n in range(y.shape[1]):
+            value = x[row, start + n] + y[row, n] + bias[row]
+            out[row, start + n] = np.float32(0) if value < 0 else value
+
+
+@jit
+def finish_mixed(x, y, bias, out, start, first, last):  # type: ignore[no-untyped-def]
+    """The same with y in bfloat16."""
+    for row in range(first, last):
+        for n in range(y.shape[1]):
+            value = x[row, start + n] + _wide(y[row, n]) + bias[row]
+            out[row, start + n] = np.float32(0) if value < 0 else value
+
+
+@jit
+def finish_half(x, y, bias, out, start, first, last):  # type: ignore[no-untyped-def]
+    """The same with x, y and out in bfloat16."""
+    for row in range(first, last):
+        for n in range(y.shape[1]):
+            value = _wide(x[row, start + n]) + _wide(y[row, n]) + bias[row]
+            out[row, start + n] = _half(np.float32(0) if value < 0 else value)
