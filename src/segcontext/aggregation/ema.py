@@ -208,8 +208,9 @@ class EMA(nn.Module):
             return None, None
         projection = None if self.kernel == "euclidean" else (conv1.weight.flatten(1), conv1.bias)
         learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *self.conv2.parameters()))
-        plain = type(conv2) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
-        if self.training or learns or not plain or torch.compiler.is_compiling():
+        if self.training or learns or torch.compiler.is_compiling():
+            return projection, None
+        if type(conv2) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
             return projection, None
         return projection, Residual.of(x.flatten(2).mT, conv2, norm)
 

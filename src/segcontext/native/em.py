@@ -5,11 +5,16 @@ bfloat16 numbers are handed over as the integers that they are in memory.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 
 from segcontext.native.jit import inlined, jit
 
 __all__ = ["finish", "finish_half", "finish_mixed", "share"]
+
+Array: TypeAlias = npt.NDArray[Any]
 
 #: Pixels at a time: their responsibilities stay in the nearest caches.
 STRIP = 256
@@ -22,7 +27,7 @@ LEAST = np.float32(-87.0)
 
 
 @inlined
-def _exp(v):  # type: ignore[no-untyped-def]
+def _exp(v: Any) -> Any:
     """eᵛ of -87 ≤ v ≤ 0 to 2e-7 of it, by a polynomial, which unlike the library's function runs on vectors."""
     v = LEAST if v < LEAST else v
     whole = np.int32(v * LOG2_E - np.float32(0.5))
@@ -40,13 +45,13 @@ def _exp(v):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _wide(half):  # type: ignore[no-untyped-def]
+def _wide(half: Any) -> Any:
     """A bfloat16 number as float32."""
     return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
 
 
 @inlined
-def _half(value):  # type: ignore[no-untyped-def]
+def _half(value: Any) -> Any:
     """The nearest bfloat16 number, the even one of two; what is no number stays none."""
     bits = np.float32(value).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
@@ -54,7 +59,7 @@ def _half(value):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _normalise(strip, pixels, exponential, eps, most, total):  # type: ignore[no-untyped-def]
+def _normalise(strip: Array, pixels: int, exponential: bool, eps: Any, most: Array, total: Array) -> None:
     """Logits of some pixels, (K, pixels), to responsibilities in their place."""
     bases = strip.shape[0]
     for n in range(pixels):
@@ -83,7 +88,7 @@ def _normalise(strip, pixels, exponential, eps, most, total):  # type: ignore[no
 
 
 @jit
-def share(logits, offset, exponential, eps, first, last):  # type: ignore[no-untyped-def]
+def share(logits: Array, offset: Array, exponential: bool, eps: Any, first: int, last: int) -> None:
     """Responsibilities from float32 logits (K, N) in their place, of the pixels from `first` to `last`."""
     bases = logits.shape[0]
     strip = np.empty((bases, STRIP), np.float32)
@@ -100,8 +105,8 @@ def share(logits, offset, exponential, eps, first, last):  # type: ignore[no-unt
 
 
 @jit
-def finish(x, y, bias, out, start, first, last):  # type: ignore[no-untyped-def]
-    """out = ReLU(x + y + bias) of some rows from the column `start` on, with a bias for each row; all float32."""
+def finish(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
+    """Writes ReLU(x + y + bias) of some rows from the column `start` on, with a bias for each row; all float32."""
     for row in range(first, last):
         for n in range(y.shape[1]):
             value = x[row, start + n] + y[row, n] + bias[row]
@@ -109,7 +114,7 @@ def finish(x, y, bias, out, start, first, last):  # type: ignore[no-untyped-def]
 
 
 @jit
-def finish_mixed(x, y, bias, out, start, first, last):  # type: ignore[no-untyped-def]
+def finish_mixed(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
     """The same with y in bfloat16."""
     for row in range(first, last):
         for n in range(y.shape[1]):
@@ -118,7 +123,7 @@ def finish_mixed(x, y, bias, out, start, first, last):  # type: ignore[no-untype
 
 
 @jit
-def finish_half(x, y, bias, out, start, first, last):  # type: ignore[no-untyped-def]
+def finish_half(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
     """The same with x, y and out in bfloat16."""
     for row in range(first, last):
         for n in range(y.shape[1]):

@@ -136,8 +136,8 @@ def em_attention(
         projection: a weight (C, D) and a bias (C,) or `None`: the pixels are :math:`W x_n + b`, in autocast's dtype
             under autocast, like any linear layer.
         residual: where the reconstruction is not wanted itself: pixels, a weight and a bias of what is, see `Residual`.
-        implementation: ``"reference"``, as the equations are, or ``"rearranged"``; `None` is what
-            `segcontext.ops.implementations.use_implementation` says, or the faster one that can run.
+        implementation: ``"reference"``, as the equations are, ``"rearranged"`` or ``"native"``; `None` is what
+            `segcontext.ops.implementations.use_implementation` says, or the fastest one that can run.
 
     Returns:
         The reconstruction, the last responsibilities, the final bases, the masses and the history.
@@ -151,13 +151,14 @@ def em_attention(
         A basis with no mass (Σₙ zₙₖ ≤ eps) keeps its value. The published code follows the formula: such a basis
         jumps to the direction of the few pixels that it has, or to zero where it has none at all. That is
         ``without_mass="published"``, which imported weights need; OpenMMLab's code is the same with ``eps=1e-12``.
-        Rearranged, a projection is never applied to the pixels: it goes into the bases, which are few,
+        Rearranged and native, a projection is never applied to the pixels: it goes into the bases, which are few,
         :math:`(W x_n + b)^\top\mu = x_n^\top(W^\top\mu) + b^\top\mu` and
         :math:`\sum_n z_{nk}(W x_n + b) = W\sum_n z_{nk}x_n + b\sum_n z_{nk}`. That is exact for every kernel but the
         Euclidean one, which needs the length of each projected pixel, and saves C·D·N multiply-adds.
-        Rearranged, bfloat16 pixels meet bases and responsibilities rounded to bfloat16; softmax, masses and norms are in
-        float32, and logits are of bases about their mean, so that their rounding is small. Where a gradient is needed,
-        and in the reference form, bfloat16 pixels are computed in float32.
+        There, bfloat16 pixels meet bases and responsibilities that are rounded to bfloat16, in products that are summed
+        in float32 and rounded once; softmax, masses and norms are in float32, and logits are of bases about their
+        mean, so that their rounding is small. Where a gradient is asked for, and in the reference form, bfloat16 pixels
+        are computed in float32.
 
     Example:
         >>> import torch
@@ -185,7 +186,9 @@ def em_attention(
         raise ValueError(f"expected a bias of {bases.shape[-1]} values, but it is {tuple(bias.shape)}")
     dtype = x.dtype if projection is None else linear_dtype(x)
     given = (x, bases, weight, bias, *(residual or ()))
-    followed = gradient != "none" and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    # The default follows nothing but what the reconstruction is added to.
+    learning = given if gradient != "none" else residual or ()
+    followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
     rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
     native = rearranged or native_obstacle(dtype, *given, followed=followed)
     form = choose("em_attention", implementation, {"native": native, "rearranged": rearranged})

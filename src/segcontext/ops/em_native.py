@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -60,10 +61,6 @@ class NativePixels(FoldedPixels):
             return super().widened()._replace(x=narrow if dense is x else narrow.mT)
         return super().widened()
 
-    def constant(self) -> Self:
-        """The same, for there are no gradients."""
-        return self._replace(x=self.x.detach())
-
     def assign(self, means: Tensor, kernel: str, lam: float, eps: float) -> Tensor:
         """The E step, (B, N, K)."""
         from segcontext.native.em import share
@@ -76,8 +73,8 @@ class NativePixels(FoldedPixels):
                 torch.mm(slope, x.mT, out=out)
             else:
                 out.copy_(slope @ x.mT)
-            arguments = out.numpy(), offset.numpy(), kernel != "inner_product", np.float32(eps)
-            split(pixels, lambda first, last, arguments=arguments: share(*arguments, first, last), grain=1024)
+            run = partial(share, out.numpy(), offset.numpy(), kernel != "inner_product", np.float32(eps))
+            split(pixels, run, grain=1024)
         return logits.mT
 
     def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
@@ -114,7 +111,7 @@ class NativePixels(FoldedPixels):
 
 
 def _finish_channels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """base and out (C, N), a channel in a row."""
+    """Base and out (C, N), a channel in a row."""
     channels, pixels = base.shape
     rebuilt, added = (roomy((channels * min(BLOCK, pixels),), weight.dtype) for _ in range(2))
     for start in range(0, pixels, BLOCK):
@@ -125,7 +122,7 @@ def _finish_channels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bia
 
 
 def _finish_pixels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """base and out (N, C), a pixel in a row."""
+    """Base and out (N, C), a pixel in a row."""
     for start in range(0, len(base), BLOCK):
         end = min(start + BLOCK, len(base))
         added = F.linear((z[start:end] @ means).relu_(), weight, bias.to(weight.dtype))
@@ -133,14 +130,13 @@ def _finish_pixels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias:
 
 
 def _add(base: Tensor, added: Tensor, bias: Tensor, out: Tensor, start: int) -> None:
-    """out = ReLU(base + added + bias) from a column on, with a bias for each row."""
+    """Writes ReLU(base + added + bias) from a column on, with a bias for each row."""
     from segcontext.native import em
 
     kernel = em.finish_half if base.dtype == torch.bfloat16 else em.finish
     if base.dtype != added.dtype:
         kernel = em.finish_mixed
-    arguments = _array(base), _array(added), bias.numpy(), _array(out), start
-    split(len(base), lambda first, last: kernel(*arguments, first, last), grain=16)
+    split(len(base), partial(kernel, _array(base), _array(added), bias.numpy(), _array(out), start), grain=16)
 
 
 def _array(tensor: Tensor) -> Any:

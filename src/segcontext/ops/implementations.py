@@ -14,7 +14,7 @@ from segcontext.errors import RecipeError, nearest
 
 __all__ = ["Implementation", "choose", "use_implementation"]
 
-#: ``"reference"`` is plain PyTorch, written as the equations are; ``"rearranged"`` is PyTorch's operators as well, in an
+#: ``"reference"`` is plain PyTorch, written as the equations are; ``"rearranged"`` is PyTorch's operators too, in an
 #: order that costs less; ``"native"`` runs loops compiled by numba on the CPU; ``"triton"`` runs Triton's on a GPU;
 #: ``"auto"`` takes the fastest that can.
 Implementation: TypeAlias = Literal["auto", "reference", "rearranged", "native", "triton"]
