@@ -96,36 +96,45 @@ def share(logits: Array, offset: Array, exponential: bool, eps: Any, first: int,
     for start in range(first, last, STRIP):
         pixels = min(STRIP, last - start)
         for k in range(bases):
+            # A part of a row, because a sum of two numbers as an index is asked each time whether it is negative.
+            row, shift = logits[k, start : start + pixels], offset[k]
             for n in range(pixels):
-                strip[k, n] = logits[k, start + n] + offset[k]
+                strip[k, n] = row[n] + shift
         _normalise(strip, pixels, exponential, eps, most, total)
         for k in range(bases):
+            row = logits[k, start : start + pixels]
             for n in range(pixels):
-                logits[k, start + n] = strip[k, n]
+                row[n] = strip[k, n]
 
 
 @jit
 def finish(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
     """Writes ReLU(x + y + bias) of some rows from the column `start` on, with a bias for each row; all float32."""
+    pixels = y.shape[1]
     for row in range(first, last):
-        for n in range(y.shape[1]):
-            value = x[row, start + n] + y[row, n] + bias[row]
-            out[row, start + n] = np.float32(0) if value < 0 else value
+        base, added, into, shift = x[row, start : start + pixels], y[row], out[row, start : start + pixels], bias[row]
+        for n in range(pixels):
+            value = base[n] + added[n] + shift
+            into[n] = np.float32(0) if value < 0 else value
 
 
 @jit
 def finish_mixed(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
     """The same with y in bfloat16."""
+    pixels = y.shape[1]
     for row in range(first, last):
-        for n in range(y.shape[1]):
-            value = x[row, start + n] + _wide(y[row, n]) + bias[row]
-            out[row, start + n] = np.float32(0) if value < 0 else value
+        base, added, into, shift = x[row, start : start + pixels], y[row], out[row, start : start + pixels], bias[row]
+        for n in range(pixels):
+            value = base[n] + _wide(added[n]) + shift
+            into[n] = np.float32(0) if value < 0 else value
 
 
 @jit
 def finish_half(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
     """The same with x, y and out in bfloat16."""
+    pixels = y.shape[1]
     for row in range(first, last):
-        for n in range(y.shape[1]):
-            value = _wide(x[row, start + n]) + _wide(y[row, n]) + bias[row]
-            out[row, start + n] = _half(np.float32(0) if value < 0 else value)
+        base, added, into, shift = x[row, start : start + pixels], y[row], out[row, start : start + pixels], bias[row]
+        for n in range(pixels):
+            value = _wide(base[n]) + _wide(added[n]) + shift
+            into[n] = _half(np.float32(0) if value < 0 else value)
