@@ -79,12 +79,17 @@ class NativePixels(FoldedPixels):
 
     def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
         """Σₙ zₙₖ (W xₙ + b), (B, K, C)."""
-        narrow = responsibilities.to(self.x.dtype).mT
-        return self.projected_sums(torch.stack([z @ x for z, x in zip(narrow, self.x, strict=True)]), mass)
+        narrow = self._narrowed(responsibilities).mT
+        if self.pixel_major():
+            sums = [z @ x for z, x in zip(narrow, self.x, strict=True)]
+        else:
+            # The large matrix is the left one, as it lies in memory: the right one is copied first.
+            sums = [(x.mT @ z.mT).mT for z, x in zip(narrow, self.x, strict=True)]
+        return self.projected_sums(torch.stack(sums), mass)
 
     def rebuild(self, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R, (B, N, C)."""
-        narrow, means = responsibilities.to(self.x.dtype), means.to(self.x.dtype)
+        narrow, means = self._narrowed(responsibilities), means.to(self.x.dtype)
         batch, pixels, channels = *narrow.shape[:2], means.shape[2]
         shape = (batch, pixels, channels) if self.pixel_major() else (batch, channels, pixels)
         out = roomy(shape, self.x.dtype)
@@ -95,12 +100,18 @@ class NativePixels(FoldedPixels):
                 torch.mm(mean.mT, z.mT, out=each)
         return (out if self.pixel_major() else out.mT).to(self.dtype)
 
+    def _narrowed(self, responsibilities: Tensor) -> Tensor:
+        """In the dtype of x, (B, N, K), with pixels side by side, as the E step leaves them."""
+        if self.x.dtype == responsibilities.dtype:
+            return responsibilities
+        return roomy(responsibilities.mT.shape, self.x.dtype).copy_(responsibilities.mT).mT
+
     def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R and what follows, (B, N, C), some pixels at a time, so that what lies between stays in the caches."""
         base = residual.x
         if {base.dtype, self.x.dtype} - {torch.float32, torch.bfloat16} or (base.dtype, self.x.dtype) == NARROWED:
             return super().add_to(residual, responsibilities, means)
-        narrow, means = responsibilities.to(self.x.dtype), means.to(self.x.dtype)
+        narrow, means = self._narrowed(responsibilities), means.to(self.x.dtype)
         weight = residual.weight.to(self.x.dtype)
         base = (base if self.pixel_major() else base.mT).contiguous()
         out = roomy(base.shape, base.dtype)
