@@ -209,6 +209,13 @@ def curves(rounds: int = 5) -> dict[str, list[tuple[int, float, float]]]:
     return found
 
 
+def header() -> str:
+    """The head of the table, below the conditions."""
+    columns = ["what", "ours, ms", "baseline, ms", "ratio", "goal", "ours, MiB", "baseline, MiB", "baseline", "apart"]
+    conditions = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{conditions}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+
+
 def row(result: Result) -> str:
     """A row of the table."""
     milliseconds = [
@@ -237,9 +244,7 @@ def main() -> None:
             for value, ours, plain in points:
                 print(f"| {value} | {1e3 * ours:.2f} | {1e3 * plain:.2f} |")
         return
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| what | ours, ms | baseline, ms | ratio | goal | ours, MiB | baseline, MiB | baseline | apart |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(header())
     for case in cases(arguments.quick):
         if arguments.only in case.what:
             print(row(measure(case)), flush=True)

@@ -35,4 +35,4 @@ def roomy(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     room = torch.from_numpy(np.empty(size + LINE, np.uint8))
     start = -room.data_ptr() % LINE
-    return room[start : start + size].view(dtype).view(*shape)
+    return room[start : start + size].view(dtype).view(tuple(shape))

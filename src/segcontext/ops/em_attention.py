@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segcontext.ops.em_folded import FoldedPixels, Projection, folding_obstacle, linear_dtype
+from segcontext.ops.em_folded import FoldedPixels, Projection, folding_obstacle
 from segcontext.ops.em_native import NativePixels, native_obstacle
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.implementations import Implementation, choose
-from segcontext.ops.precision import widen
+from segcontext.ops.precision import linear_dtype, widen
 
 __all__ = [
     "BasesNorm",

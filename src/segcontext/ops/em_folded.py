@@ -10,7 +10,7 @@ from torch import Tensor
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.precision import widen
 
-__all__ = ["FoldedPixels", "Projection", "folding_obstacle", "linear_dtype"]
+__all__ = ["FoldedPixels", "Projection", "folding_obstacle"]
 
 Projection: TypeAlias = tuple[Tensor, Tensor | None]
 
@@ -29,18 +29,6 @@ def folding_obstacle(dtype: torch.dtype, *, projected: bool, kernel: str, follow
     if dtype == torch.bfloat16:
         return "gradients of bfloat16 pixels are taken in float32" if followed else None
     return None if projected else "wide pixels without a projection leave nothing to rearrange"
-
-
-def linear_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of what a linear layer makes of a tensor: autocast's where that is on.
-
-    Args:
-        x: any float tensor.
-    """
-    device = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return x.dtype
-    return torch.get_autocast_dtype(device)
 
 
 class FoldedPixels(NamedTuple):
