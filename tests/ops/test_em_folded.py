@@ -195,6 +195,38 @@ def test_what_follows_in_the_unit(form, dtype, base, layout):
     assert (found.double() - exact).norm() <= max(limit, U if base == torch.bfloat16 else 0) * exact.norm()
 
 
+def test_a_residual_that_does_not_fit_is_refused():
+    x, bases, projection = given()
+    for residual in (
+        Residual(x, torch.zeros(6, 6), torch.zeros(6)),
+        Residual(torch.zeros(2, 35, 6), torch.zeros(6, 8), torch.zeros(6)),
+    ):
+        with pytest.raises(ValueError, match=r"expected a residual of .* C = 6"):
+            em_attention(x, bases, projection=projection, residual=residual)
+
+
+@every_form
+def test_tensors_that_learn_elsewhere_are_welcome(form):
+    x, bases, projection = given(2, 20, 8, 8)
+    leaves = [each.float().requires_grad_() for each in (x, bases, *projection, draw(8, 8), draw(8))]
+    options = {"gradient": "all", "implementation": form}
+    with torch.no_grad():
+        found = em_attention(
+            *leaves[:2], projection=tuple(leaves[2:4]), residual=Residual(leaves[0], *leaves[4:]), **options
+        )
+    assert not found.reconstruction.requires_grad
+
+
+def test_what_is_added_to_is_followed():
+    x, bases, projection = given(2, 20, 8, 8)
+    x, bases, projection = x.float(), bases.float(), cast(projection, torch.float32)
+    base = x.clone().requires_grad_()
+    residual = Residual(base, torch.eye(8), torch.zeros(8))
+    out = em_attention(x, bases, projection=projection, residual=residual).reconstruction
+    (gradient,) = torch.autograd.grad(out.sum(), base)
+    assert torch.equal(gradient, (out > 0).float())
+
+
 def test_the_euclidean_kernel_projects_the_pixels(caplog):
     x, bases, projection = given()
     options = {"kernel": "euclidean", "projection": projection}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segcontext.ops.em_folded import FoldedPixels, Projection, folding_obstacle
-from segcontext.ops.em_native import NativePixels, native_obstacle
+from segcontext.ops.em_folded import Projection
+from segcontext.ops.em_pixels import pixels_in_form
 from segcontext.ops.em_residual import Residual
-from segcontext.ops.implementations import Implementation, choose
-from segcontext.ops.precision import linear_dtype, widen
+from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
+from segcontext.ops.implementations import Implementation
+from segcontext.ops.precision import widen
 
 __all__ = [
     "BasesNorm",
@@ -25,7 +26,6 @@ __all__ = [
     "em_responsibilities",
 ]
 
-EMKernel: TypeAlias = Literal["exponential_inner_product", "inner_product", "euclidean", "rbf"]
 BasesNorm: TypeAlias = Literal["l2", "layer_norm", "none"]
 EMGradient: TypeAlias = Literal["none", "last", "all"]
 WithoutMass: TypeAlias = Literal["keep", "published"]
@@ -47,54 +47,6 @@ class EMAttention(NamedTuple):
     bases: Tensor
     mass: Tensor
     history: Tensor | None = None
-
-
-def em_responsibilities(
-    x: Tensor,
-    bases: Tensor,
-    *,
-    kernel: EMKernel = "exponential_inner_product",
-    lam: float = 1.0,
-    eps: float = 1e-6,
-) -> Tensor:
-    r"""The E step: how much of each pixel each basis answers for.
-
-    EMANet eq. 11, :math:`z_{nk} = \mathcal K(x_n, \mu_k) / \sum_j \mathcal K(x_n, \mu_j)`, with the kernel
-    :math:`e^{\lambda x^\top\mu}` (eq. 12), :math:`\mathrm{ReLU}(x^\top\mu) + \varepsilon`,
-    :math:`e^{-\lambda\lVert x-\mu\rVert}` or :math:`e^{-\lambda\lVert x-\mu\rVert^2}` (§4.1 names them all).
-
-    Args:
-        x: pixels, (B, N, C).
-        bases: (B, K, C) or (K, C).
-        kernel: which 𝒦.
-        lam: λ, the sharpness; no effect on the plain inner product.
-        eps: ε of the plain inner product.
-
-    Returns:
-        (B, N, K), at least float32, each pixel summing to 1 over K.
-
-    Note:
-        The paper gives no formula for the kernels beside the exponential inner product; the plain inner product is
-        rectified here so that responsibilities cannot be negative.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        return _responsibilities(widen(x), widen(bases), kernel, lam, eps)
-
-
-def _responsibilities(x: Tensor, bases: Tensor, kernel: EMKernel, lam: float, eps: float) -> Tensor:
-    if kernel == "exponential_inner_product":
-        return (lam * (x @ bases.mT)).softmax(-1)
-    if kernel == "inner_product":
-        similarity = (x @ bases.mT).relu() + eps
-        return similarity / similarity.sum(-1, keepdim=True)
-    if kernel not in ("euclidean", "rbf"):
-        raise ValueError(f"kernel must be exponential_inner_product, inner_product, euclidean or rbf, not {kernel!r}")
-    # ‖x‖² is the same for every basis, so the RBF softmax does without it; leaving it out also loses fewer digits.
-    squared = bases.square().sum(-1).unsqueeze(-2) - 2 * (x @ bases.mT)
-    if kernel == "rbf":
-        return (-lam * squared).softmax(-1)
-    distance = (squared + x.square().sum(-1, keepdim=True)).clamp_min(eps**2).sqrt()
-    return (-lam * distance).softmax(-1)
 
 
 def em_attention(
@@ -168,6 +120,8 @@ def em_attention(
     """
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more, not {iterations}")
+    if kernel not in get_args(EMKernel):
+        raise ValueError(f"kernel must be exponential_inner_product, inner_product, euclidean or rbf, not {kernel!r}")
     if gradient not in ("none", "last", "all"):
         raise ValueError(f"gradient must be none, last or all, not {gradient!r}")
     if norm not in ("l2", "layer_norm", "none"):
@@ -184,19 +138,17 @@ def em_attention(
         )
     if bias is not None and bias.shape != taken:
         raise ValueError(f"expected a bias of {bases.shape[-1]} values, but it is {tuple(bias.shape)}")
-    dtype = x.dtype if projection is None else linear_dtype(x)
-    given = (x, bases, weight, bias, *(residual or ()))
-    # The default follows nothing but what the reconstruction is added to.
-    learning = given if gradient != "none" else residual or ()
-    followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
-    rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
-    native = rearranged or native_obstacle(dtype, *given, followed=followed)
-    form = choose("em_attention", implementation, {"native": native, "rearranged": rearranged})
-    pixels: _Pixels | FoldedPixels
-    if form == "reference":
-        pixels = _Pixels(x if weight is None else F.linear(x, weight, bias))
-    else:
-        pixels = (NativePixels if form == "native" else FoldedPixels)(x, weight, bias, dtype)
+    if residual is not None and (residual.x.shape != (*x.shape[:2], *taken) or residual.weight.shape != taken + taken):
+        raise ValueError(
+            f"expected a residual of (B, N, C) pixels and a (C, C) weight with C = {bases.shape[-1]}, "
+            f"but they are {tuple(residual.x.shape)} and {tuple(residual.weight.shape)}"
+        )
+    follows = gradient != "none"
+    pixels = pixels_in_form(
+        x, bases, projection, residual, kernel=kernel, follows=follows, implementation=implementation
+    )
+    if not follows:
+        pixels = pixels.constant()
     with torch.autocast(x.device.type, enabled=False):
         pixels = pixels.widened()
         # A constant is a detached tensor, not a no-grad region: torch.export and double backward both keep working.
@@ -225,35 +177,6 @@ def em_attention(
         else:
             reconstruction = pixels.add_to(residual, responsibilities, means)
     return EMAttention(reconstruction, responsibilities, means, mass, torch.stack(history) if keep_history else None)
-
-
-class _Pixels(NamedTuple):
-    """Pixels as they are, (B, N, C)."""
-
-    x: Tensor
-    dtype: torch.dtype | None = None
-
-    def widened(self) -> _Pixels:
-        return _Pixels(widen(self.x), self.x.dtype)
-
-    def constant(self) -> _Pixels:
-        return _Pixels(self.x.detach())
-
-    def assign(self, means: Tensor, kernel: EMKernel, lam: float, eps: float) -> Tensor:
-        """The E step."""
-        return em_responsibilities(self.x, means, kernel=kernel, lam=lam, eps=eps)
-
-    def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
-        """Σₙ zₙₖ xₙ."""
-        return responsibilities.mT @ self.x
-
-    def rebuild(self, responsibilities: Tensor, means: Tensor) -> Tensor:
-        """R."""
-        return (responsibilities @ means).to(self.dtype)
-
-    def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
-        """R and what follows."""
-        return residual.plus(self.rebuild(responsibilities, means))
 
 
 def _maximize(sums: Tensor, mass: Tensor, norm: BasesNorm, eps: float) -> Tensor:

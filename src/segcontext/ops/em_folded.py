@@ -10,7 +10,10 @@ from torch import Tensor
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.precision import widen
 
-__all__ = ["FoldedPixels", "Projection", "folding_obstacle"]
+__all__ = ["LENGTHS", "FoldedPixels", "Projection", "folding_obstacle"]
+
+#: Why the Euclidean kernel does not fold.
+LENGTHS = "distances need the length of each projected pixel"
 
 Projection: TypeAlias = tuple[Tensor, Tensor | None]
 
@@ -25,7 +28,7 @@ def folding_obstacle(dtype: torch.dtype, *, projected: bool, kernel: str, follow
         followed: whether a gradient will be asked for.
     """
     if kernel == "euclidean":
-        return "distances need the length of each projected pixel"
+        return LENGTHS
     if dtype == torch.bfloat16:
         return "gradients of bfloat16 pixels are taken in float32" if followed else None
     return None if projected else "wide pixels without a projection leave nothing to rearrange"

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from segcontext.native import split, unavailable
 from segcontext.native.memory import roomy
-from segcontext.ops.em_folded import FoldedPixels
+from segcontext.ops.em_finish import finish_channels, finish_pixels
+from segcontext.ops.em_folded import LENGTHS, FoldedPixels
 from segcontext.ops.em_residual import Residual
 
 __all__ = ["NativePixels", "native_obstacle"]
-
-#: Pixels that are reconstructed at a time: 8 MiB of 512 channels in bfloat16.
-BLOCK = 8192
 
 #: What the loops do not add: float32 to bfloat16, which no module comes to.
 NARROWED = (torch.bfloat16, torch.float32)
 
 
-def native_obstacle(dtype: torch.dtype, *given: Tensor | None, followed: bool) -> str | None:
+def native_obstacle(dtype: torch.dtype, *given: Tensor | None, kernel: str, followed: bool) -> str | None:
     """Why compiled loops cannot run EM on some tensors, in a few words; `None` where they can.
 
     Args:
         dtype: of the pixels after their projection.
         given: pixels, bases, weights.
+        kernel: 𝒦 of the E step.
         followed: whether a gradient will be asked for.
     """
+    if kernel == "euclidean":
+        return LENGTHS
     if torch.compiler.is_compiling():
         return "PyTorch compiles"
     if any(type(each) not in (Tensor, torch.nn.Parameter, type(None)) for each in given):
@@ -73,7 +73,7 @@ class NativePixels(FoldedPixels):
                 torch.mm(slope, x.mT, out=out)
             else:
                 out.copy_(slope @ x.mT)
-            run = partial(share, out.numpy(), offset.numpy(), kernel != "inner_product", np.float32(eps))
+            run = partial(share, out.numpy(), offset.detach().numpy(), kernel != "inner_product", np.float32(eps))
             split(pixels, run, grain=1024)
         return logits.mT
 
@@ -100,12 +100,6 @@ class NativePixels(FoldedPixels):
                 torch.mm(mean.mT, z.mT, out=each)
         return (out if self.pixel_major() else out.mT).to(self.dtype)
 
-    def _narrowed(self, responsibilities: Tensor) -> Tensor:
-        """In the dtype of x, (B, N, K), with pixels side by side, as the E step leaves them."""
-        if self.x.dtype == responsibilities.dtype:
-            return responsibilities
-        return roomy(responsibilities.mT.shape, self.x.dtype).copy_(responsibilities.mT).mT
-
     def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R and what follows, (B, N, C), some pixels at a time, so that what lies between stays in the caches."""
         base = residual.x
@@ -117,39 +111,11 @@ class NativePixels(FoldedPixels):
         out = roomy(base.shape, base.dtype)
         for image in range(len(base)):
             one = (base[image], narrow[image], means[image], weight, residual.bias.float(), out[image])
-            (_finish_pixels if self.pixel_major() else _finish_channels)(*one)
+            (finish_pixels if self.pixel_major() else finish_channels)(*one)
         return out if self.pixel_major() else out.mT
 
-
-def _finish_channels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Base and out (C, N), a channel in a row."""
-    channels, pixels = base.shape
-    rebuilt, added = (roomy((channels * min(BLOCK, pixels),), weight.dtype) for _ in range(2))
-    for start in range(0, pixels, BLOCK):
-        end = min(start + BLOCK, pixels)
-        size = (channels, end - start)
-        made = torch.mm(means.mT, z[start:end].mT, out=rebuilt[: means.shape[1] * size[1]].view(-1, size[1]))
-        _add(base, torch.mm(weight, made.relu_(), out=added[: size[0] * size[1]].view(size)), bias, out, start)
-
-
-def _finish_pixels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Base and out (N, C), a pixel in a row."""
-    for start in range(0, len(base), BLOCK):
-        end = min(start + BLOCK, len(base))
-        added = F.linear((z[start:end] @ means).relu_(), weight, bias.to(weight.dtype))
-        _add(base[start:end], added, bias.new_zeros(end - start), out[start:end], 0)
-
-
-def _add(base: Tensor, added: Tensor, bias: Tensor, out: Tensor, start: int) -> None:
-    """Writes ReLU(base + added + bias) from a column on, with a bias for each row."""
-    from segcontext.native import em
-
-    kernel = em.finish_half if base.dtype == torch.bfloat16 else em.finish
-    if base.dtype != added.dtype:
-        kernel = em.finish_mixed
-    split(len(base), partial(kernel, _array(base), _array(added), bias.numpy(), _array(out), start), grain=16)
-
-
-def _array(tensor: Tensor) -> Any:
-    """A tensor for compiled loops; bfloat16 as the integers that it is in memory."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    def _narrowed(self, responsibilities: Tensor) -> Tensor:
+        """In the dtype of x, (B, N, K), with pixels side by side, as the E step leaves them."""
+        if self.x.dtype == responsibilities.dtype:
+            return responsibilities
+        return roomy(responsibilities.mT.shape, self.x.dtype).copy_(responsibilities.mT).mT
