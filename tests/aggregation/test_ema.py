@@ -433,6 +433,26 @@ def test_every_form_is_the_unit_of_layers(form, last, options):
     torch.testing.assert_close(alone, found.features)
 
 
+@pytest.mark.parametrize("part", ["conv1", "conv2", "conv2.0", "conv2.1", "relu"])
+@pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
+def test_whoever_watches_a_layer_sees_it_run(part, hook):
+    module, x, seen = settled(), images(1), []
+    with torch.no_grad():
+        wanted = module(x).features
+        getattr(module.get_submodule(part), hook)(lambda *_: seen.append(1))
+        torch.testing.assert_close(module(x).features, wanted)
+    assert seen
+
+
+def test_a_norm_left_in_training_normalises_by_its_map():
+    module, x = settled(), images()
+    module.conv2[1].train()
+    before = module.conv2[1].running_mean.clone()
+    with torch.no_grad():
+        module(x)
+    assert not torch.equal(module.conv2[1].running_mean, before)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_held_bases_serve_every_form(form):
     module, x = settled(), images()

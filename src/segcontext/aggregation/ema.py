@@ -200,17 +200,21 @@ class EMA(nn.Module):
     def _folded(self, x: Tensor) -> tuple[Projection | None, Residual | None]:
         """``conv1``, and what follows the reconstruction, as `em_attention` takes them; `None` where they run here.
 
-        They run as layers where someone counts them or hangs on to them.
+        They run as layers where someone counts them or wants to see what goes through them.
         """
         conv1, (conv2, norm) = self.conv1, self.conv2
-        parts = (conv1, self.conv2, conv2, norm, self.relu)
-        if is_counted() or any(_is_watched(part) for part in parts) or type(conv1) is not nn.Conv2d:
+        watched = any(_is_watched(part) for part in (conv1, self.conv2, conv2, norm, self.relu))
+        if watched or is_counted() or type(conv1) is not nn.Conv2d:
             return None, None
         projection = None if self.kernel == "euclidean" else (conv1.weight.flatten(1), conv1.bias)
         learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *self.conv2.parameters()))
-        if self.training or learns or torch.compiler.is_compiling():
+        # Elsewhere convolutions do better than products of pixels that lie apart.
+        narrow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+        if self.training or learns or not narrow or torch.compiler.is_compiling():
             return projection, None
-        if type(conv2) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
+        if type(conv2) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d) or norm.training:
+            return projection, None
+        if norm.running_var is None:
             return projection, None
         return projection, Residual.of(x.flatten(2).mT, conv2, norm)
 
@@ -278,7 +282,9 @@ class EMA(nn.Module):
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether anyone wants to see what goes in or out of a module."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _recomputing() -> bool:
