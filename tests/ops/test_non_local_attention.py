@@ -29,6 +29,27 @@ def test_matches_the_equations(depth, channels, queries, keys, scale):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("depth", "channels", "queries", "keys"), [(8, 8, 300, 300), (8, 5, 257, 91), (3, 3, 1, 1)])
+@pytest.mark.parametrize("layout", ["dense", "turned", "apart"])
+def test_by_block_as_by_the_fused_kernel(dtype, depth, channels, queries, keys, layout):
+    """In float32 to six digits, in bfloat16 to within u of the norm."""
+    turn = {
+        "dense": lambda each: each,
+        "turned": lambda each: each.mT.contiguous().mT,
+        "apart": lambda each: torch.stack([each, each], -1)[..., 0],
+    }[layout]
+    shapes = ((2, depth, queries), (2, depth, keys), (2, channels, keys))
+    given = [turn(torch.randn(shape).to(dtype)) for shape in shapes]
+    exact = non_local_attention(*(each.double() for each in given), scale=0.5, implementation="reference")
+    for each in (given, [tensor.float() for tensor in given]):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != each[0].dtype):
+            found = non_local_attention(*each, scale=0.5, implementation="rearranged")
+        assert found.dtype == dtype
+        limit = 1e-6 if dtype == torch.float32 else 2**-8
+        assert (found.double() - exact).norm() <= limit * exact.norm()
+
+
 def test_gradients():
     generator = torch.Generator().manual_seed(1)
     tensors = [

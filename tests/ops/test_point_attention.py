@@ -42,9 +42,10 @@ def tensors(size, side, *, channels=2, dtype=torch.float64):
     ("size", "side"), [((3, 4), 7), ((3, 4), 3), ((4, 2), 11), ((1, 1), 5), ((1, 5), 3), ((2, 3), 1), ((3, 4), 4)]
 )
 @pytest.mark.parametrize("outside", ["nothing", "zero_logit"])
-def test_matches_the_equations(size, side, branch, outside):
+@pytest.mark.parametrize("form", ["reference", "rearranged"])
+def test_matches_the_equations(size, side, branch, outside, form):
     features, logits = tensors(size, side)
-    found = point_attention(features, logits, branch=branch, outside=outside)
+    found = point_attention(features, logits, branch=branch, outside=outside, implementation=form)
     torch.testing.assert_close(found, slow(features, logits, branch, outside))
 
 
@@ -70,6 +71,33 @@ def test_cells_beyond_the_map_go_unused():
             point_attention(features, changed.flatten(1, 2), branch=branch),
             point_attention(features, logits, branch=branch),
         )
+
+
+@pytest.mark.parametrize("branch", ["collect", "distribute"])
+@pytest.mark.parametrize("outside", ["nothing", "zero_logit"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_give_what_the_table_gives(branch, outside, dtype):
+    """In any dtype and layout, to within the rounding of the result."""
+    features, logits = (each.to(dtype) for each in tensors((9, 7), 9, channels=5))
+    options = {"branch": branch, "outside": outside}
+    exact = point_attention(features.double(), logits.double(), implementation="reference", **options)
+    last = [each.contiguous(memory_format=torch.channels_last) for each in (features, logits)]
+    apart = [torch.stack([each, each], -1)[..., 0] for each in (features, logits)]
+    for given in ((features, logits), last, apart):
+        found = point_attention(*given, implementation="rearranged", **options)
+        assert found.dtype == dtype
+        u = {torch.float32: 1e-5, torch.bfloat16: 2**-8}[dtype]
+        torch.testing.assert_close(found.double(), exact, rtol=u, atol=1e-5)
+
+
+def test_gradients_come_from_the_table(caplog):
+    features, logits = (each.requires_grad_() for each in tensors((3, 4), 5))
+    with caplog.at_level("WARNING"):
+        found = point_attention(features, logits, implementation="rearranged")
+    assert "its gradients take as much memory" in caplog.text
+    assert found.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(point_attention(features, logits), found)
 
 
 def test_a_window_of_one_cell_hands_the_features_on():

@@ -11,7 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from segcontext.errors import RecipeError, nearest
+from segcontext.ops.announced import is_counted
 from segcontext.ops.em_attention import BasesNorm, EMGradient, EMKernel, WithoutMass, em_attention
+from segcontext.ops.em_folded import Projection
+from segcontext.ops.em_residual import Residual
 from segcontext.pooled_norm import PooledNorm
 from segcontext.types import Context, Responsibilities
 
@@ -162,7 +165,8 @@ class EMA(nn.Module):
             (B, C, h, w), and `Responsibilities` where asked for.
         """
         batch, _, height, width = x.shape
-        pixels = self.conv1(x).flatten(2).mT
+        projection, residual = self._folded(x)
+        pixels = (self.conv1(x) if projection is None else x).flatten(2).mT
         bases, iterations = self.bases, self.iterations if self.training else self.evaluation_iterations
         if self._holding == "use" and self._held is not None:
             bases, iterations = self._held, 0
@@ -177,18 +181,42 @@ class EMA(nn.Module):
             eps=self.eps,
             without_mass=self.without_mass,
             keep_history=evidence,
+            projection=projection,
+            residual=residual,
         )
         if self.training and not _recomputing():
             self._collect(found.bases.detach(), found.mass.detach())
         if self._holding == "find":
             self._held = found.bases.detach()
-        reconstruction = found.reconstruction.mT.reshape(batch, -1, height, width)
-        out = self.relu(x + self.conv2(self.relu(reconstruction)))
+        out = found.reconstruction.mT.reshape(batch, -1, height, width)
+        if residual is None:
+            out = self.relu(x + self.conv2(self.relu(out)))
         if not evidence:
             return Context(out)
         assert found.history is not None
         maps = found.history.detach().mT.reshape(-1, batch, self.num_bases, height, width)
         return Context(out, Responsibilities(maps, found.bases.detach()))
+
+    def _folded(self, x: Tensor) -> tuple[Projection | None, Residual | None]:
+        """``conv1``, and what follows the reconstruction, as `em_attention` takes them; `None` where they run here.
+
+        They run as layers where someone counts them or wants to see what goes through them.
+        """
+        conv1, (conv2, norm) = self.conv1, self.conv2
+        watched = any(_is_watched(part) for part in (conv1, self.conv2, conv2, norm, self.relu))
+        if watched or is_counted() or type(conv1) is not nn.Conv2d:
+            return None, None
+        projection = None if self.kernel == "euclidean" else (conv1.weight.flatten(1), conv1.bias)
+        learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *self.conv2.parameters()))
+        # Elsewhere convolutions do better than products of pixels that lie apart.
+        narrow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+        if self.training or learns or not narrow or torch.compiler.is_compiling():
+            return projection, None
+        if type(conv2) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d) or norm.training:
+            return projection, None
+        if norm.running_var is None:
+            return projection, None
+        return projection, Residual.of(x.flatten(2).mT, conv2, norm)
 
     def _collect(self, bases: Tensor, mass: Tensor) -> None:
         counts = torch.stack([mass.new_tensor(bases.shape[0]), (mass <= 1e-6).sum().to(mass.dtype)])
@@ -250,6 +278,13 @@ class EMA(nn.Module):
             f"{self.evaluation_iterations}, upkeep={self.upkeep}, norm={self.norm}, kernel={self.kernel}, "
             f"lam={self.lam}, gradient={self.gradient}"
         )
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether anyone wants to see what goes in or out of a module."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _recomputing() -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 
-__all__ = ["Computed", "Listener", "announces", "is_listening", "listening"]
+__all__ = ["Computed", "Listener", "announces", "is_counted", "is_listening", "listening"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,6 +94,12 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _LISTENERS.set(before)
+
+
+def is_counted() -> bool:
+    """Whether anyone would be told now, so that what runs should be what the equations say."""
+    # The compiler cannot read a context variable.
+    return not torch.compiler.is_compiling() and bool(_LISTENERS.get())
 
 
 def is_listening(listener: Listener) -> bool:

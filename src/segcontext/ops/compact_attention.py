@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from segcontext.ops.announced import Computed, announces
@@ -47,5 +48,7 @@ def compact_attention(query: Tensor, key: Tensor, value: Tensor, *, groups: int 
         raise ValueError(f"groups={groups} does not divide {query.shape[1]} and {key.shape[1]} channels")
     batch, _, pixels = query.shape
     query, key, value = (widen(each).reshape(batch, groups, -1, pixels) for each in (query, key, value))
-    affinity = (key * value).sum((2, 3), keepdim=True)
-    return (affinity * query).flatten(1, 2)
+    # A product of vectors, so that the products of all pixels never exist as a map.
+    with torch.autocast(query.device.type, enabled=False):
+        affinity = torch.einsum("bgn,bgn->bg", key.flatten(2), value.flatten(2))
+    return (affinity[..., None, None] * query).flatten(1, 2)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segcontext.ops.em_folded import Projection
+from segcontext.ops.em_pixels import pixels_in_form
+from segcontext.ops.em_residual import Residual
+from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
+from segcontext.ops.implementations import Implementation
 from segcontext.ops.precision import widen
 
 __all__ = [
@@ -15,12 +20,12 @@ __all__ = [
     "EMAttention",
     "EMGradient",
     "EMKernel",
+    "Residual",
     "WithoutMass",
     "em_attention",
     "em_responsibilities",
 ]
 
-EMKernel: TypeAlias = Literal["exponential_inner_product", "inner_product", "euclidean", "rbf"]
 BasesNorm: TypeAlias = Literal["l2", "layer_norm", "none"]
 EMGradient: TypeAlias = Literal["none", "last", "all"]
 WithoutMass: TypeAlias = Literal["keep", "published"]
@@ -30,7 +35,7 @@ class EMAttention(NamedTuple):
     """What `em_attention` returns.
 
     Attributes:
-        reconstruction: x̃ of eq. 14, (B, N, C), in the dtype of `x`.
+        reconstruction: x̃ of eq. 14, (B, N, C), in the dtype of `x`; or what a `Residual` makes of it.
         responsibilities: z of the last E step, (B, N, K), float32 or wider.
         bases: μ after the last M step, (B, K, C), float32 or wider.
         mass: Σₙ zₙₖ of the last M step, (B, K); a basis whose mass is nil kept its value.
@@ -42,54 +47,6 @@ class EMAttention(NamedTuple):
     bases: Tensor
     mass: Tensor
     history: Tensor | None = None
-
-
-def em_responsibilities(
-    x: Tensor,
-    bases: Tensor,
-    *,
-    kernel: EMKernel = "exponential_inner_product",
-    lam: float = 1.0,
-    eps: float = 1e-6,
-) -> Tensor:
-    r"""The E step: how much of each pixel each basis answers for.
-
-    EMANet eq. 11, :math:`z_{nk} = \mathcal K(x_n, \mu_k) / \sum_j \mathcal K(x_n, \mu_j)`, with the kernel
-    :math:`e^{\lambda x^\top\mu}` (eq. 12), :math:`\mathrm{ReLU}(x^\top\mu) + \varepsilon`,
-    :math:`e^{-\lambda\lVert x-\mu\rVert}` or :math:`e^{-\lambda\lVert x-\mu\rVert^2}` (§4.1 names them all).
-
-    Args:
-        x: pixels, (B, N, C).
-        bases: (B, K, C) or (K, C).
-        kernel: which 𝒦.
-        lam: λ, the sharpness; no effect on the plain inner product.
-        eps: ε of the plain inner product.
-
-    Returns:
-        (B, N, K), at least float32, each pixel summing to 1 over K.
-
-    Note:
-        The paper gives no formula for the kernels beside the exponential inner product; the plain inner product is
-        rectified here so that responsibilities cannot be negative.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        return _responsibilities(widen(x), widen(bases), kernel, lam, eps)
-
-
-def _responsibilities(x: Tensor, bases: Tensor, kernel: EMKernel, lam: float, eps: float) -> Tensor:
-    if kernel == "exponential_inner_product":
-        return (lam * (x @ bases.mT)).softmax(-1)
-    if kernel == "inner_product":
-        similarity = (x @ bases.mT).relu() + eps
-        return similarity / similarity.sum(-1, keepdim=True)
-    if kernel not in ("euclidean", "rbf"):
-        raise ValueError(f"kernel must be exponential_inner_product, inner_product, euclidean or rbf, not {kernel!r}")
-    # ‖x‖² is the same for every basis, so the RBF softmax does without it; leaving it out also loses fewer digits.
-    squared = bases.square().sum(-1).unsqueeze(-2) - 2 * (x @ bases.mT)
-    if kernel == "rbf":
-        return (-lam * squared).softmax(-1)
-    distance = (squared + x.square().sum(-1, keepdim=True)).clamp_min(eps**2).sqrt()
-    return (-lam * distance).softmax(-1)
 
 
 def em_attention(
@@ -104,6 +61,9 @@ def em_attention(
     eps: float = 1e-6,
     without_mass: WithoutMass = "keep",
     keep_history: bool = False,
+    projection: Projection | None = None,
+    residual: Residual | None = None,
+    implementation: Implementation | None = None,
 ) -> EMAttention:
     r"""Re-estimates pixels from a few bases found by expectation-maximization.
 
@@ -112,7 +72,7 @@ def em_attention(
     :math:`\tilde x_n = \sum_k z_{nk}\mu_k` (eq. 14). With 7·C·K·N multiply-adds at three iterations.
 
     Args:
-        x: pixels, (B, N, C), any float dtype; sums are taken in float32 or wider.
+        x: pixels, (B, N, C), any float dtype; sums are taken in float32 or wider. With a projection (B, N, D).
         bases: the initial bases, (B, K, C), or (K, C) for the same ones in every image.
         iterations: T ≥ 0. With 0, one E step assigns the pixels to the given bases, which stay as they are.
         kernel: 𝒦 of the E step, see `em_responsibilities`.
@@ -125,6 +85,11 @@ def em_attention(
         without_mass: what becomes of a basis whose mass Σₙ zₙₖ is at most `eps`: ``"keep"`` leaves it as it was,
             ``"published"`` follows the formula, as the authors' code does.
         keep_history: whether the responsibilities of every iteration are returned.
+        projection: a weight (C, D) and a bias (C,) or `None`: the pixels are :math:`W x_n + b`, in autocast's dtype
+            under autocast, like any linear layer.
+        residual: where the reconstruction is not wanted itself: pixels, a weight and a bias of what is, see `Residual`.
+        implementation: ``"reference"``, as the equations are, ``"rearranged"`` or ``"native"``; `None` is what
+            `segcontext.ops.implementations.use_implementation` says, or the fastest one that can run.
 
     Returns:
         The reconstruction, the last responsibilities, the final bases, the masses and the history.
@@ -138,6 +103,14 @@ def em_attention(
         A basis with no mass (Σₙ zₙₖ ≤ eps) keeps its value. The published code follows the formula: such a basis
         jumps to the direction of the few pixels that it has, or to zero where it has none at all. That is
         ``without_mass="published"``, which imported weights need; OpenMMLab's code is the same with ``eps=1e-12``.
+        Rearranged and native, a projection is never applied to the pixels: it goes into the bases, which are few,
+        :math:`(W x_n + b)^\top\mu = x_n^\top(W^\top\mu) + b^\top\mu` and
+        :math:`\sum_n z_{nk}(W x_n + b) = W\sum_n z_{nk}x_n + b\sum_n z_{nk}`. That is exact for every kernel but the
+        Euclidean one, which needs the length of each projected pixel, and saves C·D·N multiply-adds.
+        There, bfloat16 pixels meet bases and responsibilities that are rounded to bfloat16, in products that are summed
+        in float32 and rounded once; softmax, masses and norms are in float32, and logits are of bases about their
+        mean, so that their rounding is small. Where a gradient is asked for, and in the reference form, bfloat16 pixels
+        are computed in float32.
 
     Example:
         >>> import torch
@@ -147,22 +120,39 @@ def em_attention(
     """
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more, not {iterations}")
+    if kernel not in get_args(EMKernel):
+        raise ValueError(f"kernel must be exponential_inner_product, inner_product, euclidean or rbf, not {kernel!r}")
     if gradient not in ("none", "last", "all"):
         raise ValueError(f"gradient must be none, last or all, not {gradient!r}")
     if norm not in ("l2", "layer_norm", "none"):
         raise ValueError(f"norm must be l2, layer_norm or none, not {norm!r}")
     if without_mass not in ("keep", "published"):
         raise ValueError(f"without_mass must be keep or published, not {without_mass!r}")
+    weight, bias = (None, None) if projection is None else projection
+    comes, taken = x.shape[-1:], bases.shape[-1:]
     fits = x.ndim == 3 and (bases.ndim == 2 or (bases.ndim == 3 and bases.shape[0] == x.shape[0]))
-    if not fits or x.shape[-1] != bases.shape[-1]:
+    if not fits or (comes != taken if weight is None else weight.shape != taken + comes):
         raise ValueError(
-            "expected x (B, N, C) and bases (K, C) or (B, K, C), "
-            f"but they are {tuple(x.shape)} and {tuple(bases.shape)}"
+            "expected x (B, N, C) and bases (K, C) or (B, K, C), or x (B, N, D) and a projection (C, D), but they are "
+            f"{tuple(x.shape)}, {tuple(bases.shape)} and {None if weight is None else tuple(weight.shape)}"
         )
+    if bias is not None and bias.shape != taken:
+        raise ValueError(f"expected a bias of {bases.shape[-1]} values, but it is {tuple(bias.shape)}")
+    if residual is not None and (residual.x.shape != (*x.shape[:2], *taken) or residual.weight.shape != taken + taken):
+        raise ValueError(
+            f"expected a residual of (B, N, C) pixels and a (C, C) weight with C = {bases.shape[-1]}, "
+            f"but they are {tuple(residual.x.shape)} and {tuple(residual.weight.shape)}"
+        )
+    follows = gradient != "none"
+    pixels = pixels_in_form(
+        x, bases, projection, residual, kernel=kernel, follows=follows, implementation=implementation
+    )
+    if not follows:
+        pixels = pixels.constant()
     with torch.autocast(x.device.type, enabled=False):
-        features = widen(x)
+        pixels = pixels.widened()
         # A constant is a detached tensor, not a no-grad region: torch.export and double backward both keep working.
-        constant = features.detach()
+        constant = pixels.constant()
         means = widen(bases).expand(x.shape[0], -1, -1)
         if gradient != "all":
             means = means.detach()
@@ -170,24 +160,28 @@ def em_attention(
         history = []
         for iteration in range(max(iterations, 1)):
             last = iteration >= iterations - 1
-            seen = features if gradient == "all" or (gradient == "last" and last) else constant
-            responsibilities = em_responsibilities(seen, means, kernel=kernel, lam=lam, eps=eps)
+            seen = pixels if gradient == "all" or (gradient == "last" and last) else constant
+            responsibilities = seen.assign(means, kernel, lam, eps)
             if keep_history:
                 history.append(responsibilities)
             held = responsibilities if gradient == "all" else responsibilities.detach()
             mass = held.sum(1)
             if iterations > 0:
-                found = _maximize(features if gradient == "all" else constant, held, mass, norm, eps)
+                sums = (pixels if gradient == "all" else constant).gather(held, mass)
+                found = _maximize(sums, mass, norm, eps)
                 means = found if without_mass == "published" else torch.where((mass > eps)[..., None], found, means)
         assert responsibilities is not None
         assert mass is not None
-        reconstruction = (responsibilities @ means).to(x.dtype)
+        if residual is None:
+            reconstruction = pixels.rebuild(responsibilities, means)
+        else:
+            reconstruction = pixels.add_to(residual, responsibilities, means)
     return EMAttention(reconstruction, responsibilities, means, mass, torch.stack(history) if keep_history else None)
 
 
-def _maximize(x: Tensor, responsibilities: Tensor, mass: Tensor, norm: BasesNorm, eps: float) -> Tensor:
-    """The M step and the normalisation."""
-    means = (responsibilities.mT @ x) / (mass + eps).unsqueeze(-1)
+def _maximize(sums: Tensor, mass: Tensor, norm: BasesNorm, eps: float) -> Tensor:
+    """The M step, from Σₙ zₙₖ xₙ, and the normalisation."""
+    means = sums / (mass + eps).unsqueeze(-1)
     if norm == "l2":
         means = means / (means.norm(dim=-1, keepdim=True) + eps)
     elif norm == "layer_norm":

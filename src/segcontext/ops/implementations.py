@@ -14,9 +14,10 @@ from segcontext.errors import RecipeError, nearest
 
 __all__ = ["Implementation", "choose", "use_implementation"]
 
-#: ``"reference"`` is plain PyTorch, written as the equations are; ``"native"`` runs loops compiled by numba on the CPU;
-#: ``"triton"`` runs Triton's on a GPU; ``"auto"`` takes the fastest that can.
-Implementation: TypeAlias = Literal["auto", "reference", "native", "triton"]
+#: ``"reference"`` is plain PyTorch, written as the equations are; ``"rearranged"`` is PyTorch's operators too, in an
+#: order that costs less; ``"native"`` runs loops compiled by numba on the CPU; ``"triton"`` runs Triton's on a GPU;
+#: ``"auto"`` takes the fastest that can.
+Implementation: TypeAlias = Literal["auto", "reference", "rearranged", "native", "triton"]
 
 _logger = logging.getLogger(__name__)
 _ASKED: ContextVar[Implementation] = ContextVar("implementation", default="auto")
@@ -28,8 +29,8 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
     """Has every operation within the ``with`` block, in this thread, run in one form where it has that form.
 
     Args:
-        implementation: ``"auto"``, ``"reference"``, ``"native"`` or ``"triton"``; an operation that is handed one
-            itself does not look here.
+        implementation: ``"auto"``, ``"reference"``, ``"rearranged"``, ``"native"`` or ``"triton"``; an operation that
+            is handed one itself does not look here.
 
     Raises:
         RecipeError: there is no such form.

@@ -6,7 +6,9 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from segcontext.ops.implementations import Implementation, choose
 from segcontext.ops.precision import widen
 
 __all__ = ["OutsideWindow", "PointBranch", "point_attention"]
@@ -16,7 +18,12 @@ OutsideWindow: TypeAlias = Literal["nothing", "zero_logit"]
 
 
 def point_attention(
-    features: Tensor, logits: Tensor, *, branch: PointBranch = "collect", outside: OutsideWindow = "nothing"
+    features: Tensor,
+    logits: Tensor,
+    *,
+    branch: PointBranch = "collect",
+    outside: OutsideWindow = "nothing",
+    implementation: Implementation | None = None,
 ) -> Tensor:
     r"""Positions exchange features by weights predicted for each offset between them.
 
@@ -31,6 +38,8 @@ def point_attention(
         branch: which of the two.
         outside: what positions beyond the window do: ``"nothing"`` exchanges nothing with them, ``"zero_logit"`` gives
             them the logit 0 in the softmax.
+        implementation: ``"reference"`` or ``"rearranged"``; `None` is what
+            `segcontext.ops.implementations.use_implementation` says, or the one that needs less memory.
 
     Returns:
         (B, C, h, w), in the dtype of the features.
@@ -42,7 +51,10 @@ def point_attention(
         Any map size will do: positions beyond the window exchange nothing, and cells beyond the map go unused. The
         published code and OpenMMLab's give positions beyond the window the logit 0. An even m, which OpenMMLab uses on
         ADE20K, reaches one row and column further down and right than up and left.
-        The weights are one N×N tensor for each image, N = h·w. Softmax and sums are in float32 or wider.
+        In the reference form, which takes gradients, the weights are one N×N tensor for each image, N = h·w, and so
+        are three tables of indices. Rearranged, there are the weights of one row of pixels at a time, w×N, and where
+        positions beyond the window exchange nothing, those of rows beyond it do not exist.
+        Softmax and sums are in float32 or wider.
 
     Example:
         >>> import torch
@@ -61,13 +73,53 @@ def point_attention(
         raise ValueError(f"branch must be collect or distribute, not {branch!r}")
     if outside not in ("nothing", "zero_logit"):
         raise ValueError(f"outside must be nothing or zero_logit, not {outside!r}")
+    followed = torch.is_grad_enabled() and (features.requires_grad or logits.requires_grad)
+    obstacle = "its gradients take as much memory" if followed else None
+    if torch.compiler.is_compiling():
+        obstacle = "its loop over rows would tie a compiled program to a size"
+    beyond = float("-inf") if outside == "nothing" else 0.0
     with torch.autocast(features.device.type, enabled=False):
-        pairs = _by_pair(widen(logits), side, float("-inf") if outside == "nothing" else 0.0)
-        # Owners lie along dim 1, the positions that they look at along dim 2. Collecting, the owner is the one that
-        # draws, distributing, it is the source: so the same table is read the other way round.
-        weights = pairs.softmax(2) if branch == "collect" else pairs.softmax(1).mT
-        drawn = widen(features).flatten(2) @ weights.mT
+        if choose("point_attention", implementation, {"rearranged": obstacle}) == "rearranged":
+            drawn = _by_row(widen(features), logits, side, branch, beyond)
+        else:
+            pairs = _by_pair(widen(logits), side, beyond)
+            # Owners lie along dim 1, the positions that they look at along dim 2. Collecting, the owner is the one
+            # that draws, distributing, it is the source: so the same table is read the other way round.
+            weights = pairs.softmax(2) if branch == "collect" else pairs.softmax(1).mT
+            drawn = widen(features).flatten(2) @ weights.mT
         return drawn.to(features.dtype).reshape(features.shape)
+
+
+def _by_row(features: Tensor, logits: Tensor, side: int, branch: PointBranch, beyond: float) -> Tensor:
+    """What one row of pixels after the other draws, (B, C, h, w)."""
+    batch, _, height, width = features.shape
+    half = (side - 1) // 2
+    cells = logits.view(batch, side, side, height, width)
+    columns = torch.arange(width, device=logits.device)
+    # By the column of the other position and that of the owner.
+    across = columns[:, None] - columns[None, :] + half
+    inside = (across >= 0) & (across < side)
+    across = across.where(inside, 0)
+    drawn = features.new_empty(features.shape)
+    for y in range(height):
+        # Rows of sources in reach.
+        top, bottom = (y - half, y - half + side) if branch == "collect" else (y + half - side + 1, y + half + 1)
+        top, bottom = max(top, 0), min(bottom, height)
+        if branch == "collect":
+            windows = cells[:, top - y + half : bottom - y + half, :, y]
+        else:
+            sources = torch.arange(top, bottom, device=logits.device)
+            windows = cells[:, y - sources + half, :, sources].transpose(0, 1)
+        rows = bottom - top
+        pairs = widen(windows).gather(2, across.expand(batch, rows, width, width)).masked_fill(~inside, beyond)
+        if branch == "distribute":
+            pairs = pairs.mT
+        if beyond == 0:
+            pairs = F.pad(pairs, (0, 0, 0, 0, top, height - bottom))
+            top, bottom = 0, height
+        weights = pairs.flatten(1, 2).softmax(1)
+        drawn[:, :, y] = features[:, :, top:bottom].flatten(2) @ weights
+    return drawn
 
 
 def _by_pair(logits: Tensor, side: int, beyond: float) -> Tensor:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["widen"]
+__all__ = ["linear_dtype", "widen"]
+
+
+def linear_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of what a linear layer makes of a tensor: autocast's where that is on.
+
+    Args:
+        x: any float tensor.
+    """
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return x.dtype
+    return torch.get_autocast_dtype(device)
 
 
 def widen(x: Tensor) -> Tensor:

@@ -1,0 +1,121 @@
+"""EM attention on the CPU without gradients: PyTorch's products, and compiled loops between them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segcontext.native import split, unavailable
+from segcontext.native.memory import roomy
+from segcontext.ops.em_finish import finish_channels, finish_pixels
+from segcontext.ops.em_folded import LENGTHS, FoldedPixels
+from segcontext.ops.em_residual import Residual
+
+__all__ = ["NativePixels", "native_obstacle"]
+
+#: What the loops do not add: float32 to bfloat16, which no module comes to.
+NARROWED = (torch.bfloat16, torch.float32)
+
+
+def native_obstacle(dtype: torch.dtype, *given: Tensor | None, kernel: str, followed: bool) -> str | None:
+    """Why compiled loops cannot run EM on some tensors, in a few words; `None` where they can.
+
+    Args:
+        dtype: of the pixels after their projection.
+        given: pixels, bases, weights.
+        kernel: 𝒦 of the E step.
+        followed: whether a gradient will be asked for.
+    """
+    if kernel == "euclidean":
+        return LENGTHS
+    if torch.compiler.is_compiling():
+        return "PyTorch compiles"
+    if any(type(each) not in (Tensor, torch.nn.Parameter, type(None)) for each in given):
+        return "it takes plain tensors"
+    if any(each is not None and each.device.type != "cpu" for each in given):
+        return "it runs on the CPU"
+    if dtype == torch.float64:
+        return "it does not take float64"
+    return "it has no gradients" if followed else unavailable()
+
+
+class NativePixels(FoldedPixels):
+    """Few large tensors, in large pages, each written once; one image at a time.
+
+    PyTorch's batched product takes bfloat16 matrices that are transposed six times as long as one product after the
+    other, and its additions of bfloat16 to float32 are no faster than the memory four times over.
+    """
+
+    __slots__ = ()
+
+    def widened(self) -> Self:
+        """The same, bfloat16 where that is the dtype, and everything else in float32."""
+        x = self.x
+        if x.dtype == torch.float32 and self.dtype == torch.bfloat16:
+            dense = x if x.stride(-1) == 1 else x.mT
+            narrow = roomy(dense.shape, self.dtype).copy_(dense)
+            return super().widened()._replace(x=narrow if dense is x else narrow.mT)
+        return super().widened()
+
+    def assign(self, means: Tensor, kernel: str, lam: float, eps: float) -> Tensor:
+        """The E step, (B, N, K)."""
+        from segcontext.native.em import share
+
+        slopes, offsets = self.logit_terms(means, kernel, lam)
+        batch, pixels = self.x.shape[:2]
+        logits = roomy((batch, means.shape[1], pixels), torch.float32)
+        for x, slope, offset, out in zip(self.x, slopes, offsets, logits, strict=True):
+            if x.dtype == torch.float32:
+                torch.mm(slope, x.mT, out=out)
+            else:
+                out.copy_(slope @ x.mT)
+            run = partial(share, out.numpy(), offset.detach().numpy(), kernel != "inner_product", np.float32(eps))
+            split(pixels, run, grain=1024)
+        return logits.mT
+
+    def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
+        """Σₙ zₙₖ (W xₙ + b), (B, K, C)."""
+        narrow = self._narrowed(responsibilities).mT
+        if self.pixel_major():
+            sums = [z @ x for z, x in zip(narrow, self.x, strict=True)]
+        else:
+            # The large matrix is the left one, as it lies in memory: the right one is copied first.
+            sums = [(x.mT @ z.mT).mT for z, x in zip(narrow, self.x, strict=True)]
+        return self.projected_sums(torch.stack(sums), mass)
+
+    def rebuild(self, responsibilities: Tensor, means: Tensor) -> Tensor:
+        """R, (B, N, C)."""
+        narrow, means = self._narrowed(responsibilities), means.to(self.x.dtype)
+        batch, pixels, channels = *narrow.shape[:2], means.shape[2]
+        shape = (batch, pixels, channels) if self.pixel_major() else (batch, channels, pixels)
+        out = roomy(shape, self.x.dtype)
+        for z, mean, each in zip(narrow, means, out, strict=True):
+            if self.pixel_major():
+                torch.mm(z, mean, out=each)
+            else:
+                torch.mm(mean.mT, z.mT, out=each)
+        return (out if self.pixel_major() else out.mT).to(self.dtype)
+
+    def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
+        """R and what follows, (B, N, C), some pixels at a time, so that what lies between stays in the caches."""
+        base = residual.x
+        if {base.dtype, self.x.dtype} - {torch.float32, torch.bfloat16} or (base.dtype, self.x.dtype) == NARROWED:
+            return super().add_to(residual, responsibilities, means)
+        narrow, means = self._narrowed(responsibilities), means.to(self.x.dtype)
+        weight = residual.weight.to(self.x.dtype)
+        base = (base if self.pixel_major() else base.mT).contiguous()
+        out = roomy(base.shape, base.dtype)
+        for image in range(len(base)):
+            one = (base[image], narrow[image], means[image], weight, residual.bias.float(), out[image])
+            (finish_pixels if self.pixel_major() else finish_channels)(*one)
+        return out if self.pixel_major() else out.mT
+
+    def _narrowed(self, responsibilities: Tensor) -> Tensor:
+        """In the dtype of x, (B, N, K), with pixels side by side, as the E step leaves them."""
+        if self.x.dtype == responsibilities.dtype:
+            return responsibilities
+        return roomy(responsibilities.mT.shape, self.x.dtype).copy_(responsibilities.mT).mT

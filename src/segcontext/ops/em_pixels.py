@@ -1,0 +1,85 @@
+"""The pixels of EM attention in the form that runs now."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segcontext.ops.em_folded import FoldedPixels, Projection, folding_obstacle
+from segcontext.ops.em_native import NativePixels, native_obstacle
+from segcontext.ops.em_residual import Residual
+from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
+from segcontext.ops.implementations import Implementation, choose
+from segcontext.ops.precision import linear_dtype, widen
+
+__all__ = ["PlainPixels", "pixels_in_form"]
+
+
+def pixels_in_form(
+    x: Tensor,
+    bases: Tensor,
+    projection: Projection | None,
+    residual: Residual | None,
+    *,
+    kernel: EMKernel,
+    follows: bool,
+    implementation: Implementation | None,
+) -> PlainPixels | FoldedPixels:
+    """The pixels for the iterations: as the equations are, rearranged, or native.
+
+    Args:
+        x: (B, N, D).
+        bases: (K, C) or (B, K, C).
+        projection: of the pixels, see `segcontext.ops.em_attention`.
+        residual: likewise.
+        kernel: 𝒦 of the E step.
+        follows: whether autograd is to follow the iterations.
+        implementation: which form is asked for.
+    """
+    weight, bias = (None, None) if projection is None else projection
+    dtype = x.dtype if projection is None else linear_dtype(x)
+    given = (x, bases, weight, bias, *(residual or ()))
+    # What the reconstruction is added to is followed in any case.
+    learning = given if follows else residual or ()
+    followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
+    rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
+    native = native_obstacle(dtype, *given, kernel=kernel, followed=followed)
+    form = choose("em_attention", implementation, {"native": native, "rearranged": rearranged})
+    if form == "reference":
+        pixels = x if weight is None else F.linear(x, weight, bias)
+        return PlainPixels(pixels, pixels.dtype)
+    return (NativePixels if form == "native" else FoldedPixels)(x, weight, bias, dtype)
+
+
+class PlainPixels(NamedTuple):
+    """Pixels as they are, (B, N, C)."""
+
+    x: Tensor
+    dtype: torch.dtype
+
+    def widened(self) -> PlainPixels:
+        """The same in float32 or wider."""
+        return self._replace(x=widen(self.x))
+
+    def constant(self) -> PlainPixels:
+        """The same without gradients."""
+        return self._replace(x=self.x.detach())
+
+    def assign(self, means: Tensor, kernel: EMKernel, lam: float, eps: float) -> Tensor:
+        """The E step."""
+        return em_responsibilities(self.x, means, kernel=kernel, lam=lam, eps=eps)
+
+    def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
+        """Σₙ zₙₖ xₙ."""
+        return responsibilities.mT @ self.x
+
+    def rebuild(self, responsibilities: Tensor, means: Tensor) -> Tensor:
+        """R."""
+        return (responsibilities @ means).to(self.dtype)
+
+    def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
+        """R and what follows."""
+        return residual.plus(self.rebuild(responsibilities, means))
