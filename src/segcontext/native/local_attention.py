@@ -35,8 +35,9 @@ def workspace(kernel_size: int, channels: int) -> tuple[Any, ...]:
     """
     products = np.zeros((2, ROWS, kernel_size, padded(kernel_size)), np.float32)
     addresses = np.zeros((1 + 3 * ROWS, at_once(kernel_size) + kernel_size - 1), np.int64)
-    row, nothing = (np.zeros(size, np.float32) for size in (padded(kernel_size), channels))
-    return addresses, products, row, nothing, np.zeros(channels, np.float32)
+    totals = np.zeros((2, padded(kernel_size)), np.float32)
+    nothing, unwanted = np.zeros((2, channels), np.float32)
+    return addresses, products, totals, nothing, unwanted
 
 
 @inlined
@@ -103,33 +104,46 @@ def _mixtures(weights: Any, near: Any, outs: Any, plane: Any, block: Any, channe
 
 
 @jit
+def _spread(row: Any, size: int, pixels: int, largest: bool) -> None:
+    """Gives all places of a pixel the sum of what they hold, or the largest of it."""
+    for pixel in range(pixels):
+        first = pixel * size
+        found = row[first]
+        for place in range(first + 1, first + size):
+            if largest:
+                found = found if row[place] <= found else row[place]
+            else:
+                found += row[place]
+        for place in range(first, first + size):
+            row[place] = found
+
+
+@jit
 def _normalise(products: Any, total: Any, scale: Any, size: int, pixels: int) -> None:
-    """Turns a row of pixels' products into exponentials, and `total` into the logarithms of their sums."""
-    width = total.size
-    total[:] = scale * products[0]
+    """Turns a row of pixels' products into weights, and `total[0]` into the logarithms of their sums."""
+    most, added = total[0], total[1]
+    width = added.size
+    for place in range(width):
+        most[place] = scale * products[0, place]
+        added[place] = 0
     for row in range(size):
         for place in range(width):
             logit = scale * products[row, place]
             products[row, place] = logit
-            total[place] = total[place] if logit <= total[place] else logit
-    for pixel in range(pixels):
-        most = total[pixel * size]
-        for place in range(pixel * size, (pixel + 1) * size):
-            most = most if total[place] <= most else total[place]
-        total[pixel * size : (pixel + 1) * size] = most
+            most[place] = most[place] if logit <= most[place] else logit
+    _spread(most, size, pixels, True)
     for row in range(size):
         for place in range(width):
-            products[row, place] = _exp(products[row, place] - total[place])
+            products[row, place] = _exp(products[row, place] - most[place])
+            added[place] += products[row, place]
+    _spread(added, size, pixels, False)
     for pixel in range(pixels):
-        span = slice(pixel * size, (pixel + 1) * size)
-        added = np.float32(0)
-        for row in range(size):
-            for place in range(span.start, span.stop):
-                added += products[row, place]
-        for row in range(size):
-            for place in range(span.start, span.stop):
-                products[row, place] /= added
-        total[pixel * size] += np.float32(np.log(added))
+        most[pixel * size] += np.log(added[pixel * size])
+    for place in range(width):
+        added[place] = np.float32(1) / added[place]
+    for row in range(size):
+        for place in range(width):
+            products[row, place] *= added[place]
 
 
 @jit
@@ -180,7 +194,7 @@ def attend(maps: Any, logs: Any, places: Any, extent: Any, window: Any, scale: A
                         _normalise(products[0, row - top], total, scale, size, pixels)
                         at = places[0] + row * places[1] + phase
                         for each in range(column, end):
-                            logs[at + each * dilation] = total[(each - column) * size]
+                            logs[at + each * dilation] = total[0, (each - column) * size]
                     _mixtures(products[0], near, outs, value, block, channels, zeros, window)
 
 
@@ -209,7 +223,7 @@ def slopes(
     rows, width, dilation, first, last, depth, channels = extent
     addresses, products, total, nothing, unwanted = space
     size, near = len(window), addresses[0]
-    pixels = near.size - size + 1
+    half, pixels = size // 2, near.size - size + 1
     zeros, lost = nothing.ctypes.data, unwanted.ctypes.data
     own, outs, heard = (
         addresses[1 : 1 + ROWS],
@@ -229,10 +243,15 @@ def slopes(
         )
         for left in range(0, columns, tile):
             for top in range(first, last, ROWS):
-                bottom = min(top + ROWS, last)
+                bottom, below = min(top + ROWS, last), min(top + 2 * ROWS, last)
                 for column in range(left, min(left + tile, columns), pixels):
                     end = min(column + pixels, columns)
                     block = (top, bottom, rows, column, columns)
+                    _fetch(query, bottom, below, column, end, depth)
+                    _fetch(gradient, bottom, below, column, end, channels)
+                    _fetch(result, bottom, below, column, end, depth)
+                    _fetch(key, bottom + half, min(below + half, rows), column, end, depth)
+                    _fetch(value, bottom + half, min(below + half, rows), column, end, channels)
                     for row in range(top, bottom):
                         _place(own[row - top], query, row, column, columns, pixels, zeros)
                         _place(heard[row - top], gradient, row, column, columns, pixels, zeros)
@@ -243,7 +262,7 @@ def slopes(
                     for row in range(top, bottom):
                         at = places[0] + row * places[1] + phase + column * dilation
                         for each in range(end - column):
-                            total[each * size : (each + 1) * size] = logs[at + each * dilation]
+                            total[0, each * size : (each + 1) * size] = logs[at + each * dilation]
                         _differentiate(weights[row - top], changes[row - top], total, scale, size, pixels)
                         for each in range(end - column):
                             share = shares[at + each * dilation]
@@ -258,17 +277,17 @@ def slopes(
 @jit
 def _differentiate(weights: Any, changes: Any, total: Any, scale: Any, size: int, pixels: int) -> None:
     """Turns products into weights, and gradients of the weights into those of the products."""
+    logs, mean = total[0], total[1]
+    width = mean.size
+    mean[:] = 0
     for row in range(size):
-        for place in range(total.size):
-            weights[row, place] = _exp(scale * weights[row, place] - total[place])
-    for pixel in range(pixels):
-        mean = np.float32(0)
-        for row in range(size):
-            for place in range(pixel * size, (pixel + 1) * size):
-                mean += weights[row, place] * changes[row, place]
-        for row in range(size):
-            for place in range(pixel * size, (pixel + 1) * size):
-                changes[row, place] = scale * weights[row, place] * (changes[row, place] - mean)
+        for place in range(width):
+            weights[row, place] = _exp(scale * weights[row, place] - logs[place])
+            mean[place] += weights[row, place] * changes[row, place]
+    _spread(mean, size, pixels, False)
+    for row in range(size):
+        for place in range(width):
+            changes[row, place] = scale * weights[row, place] * (changes[row, place] - mean[place])
 
 
 @jit
@@ -290,6 +309,7 @@ def gather(maps: Any, shares: Any, places: Any, extent: Any, window: Any, wanted
     half, pixels = size // 2, near.size - size + 1
     zeros, lost = nothing.ctypes.data, unwanted.ctypes.data
     outs, others = addresses[1 : 1 + ROWS], addresses[1 + ROWS : 1 + 2 * ROWS]
+    weights, changes = products[0], products[1]
     tile = max(4, NEAR // (4 * size * (depth + channels) * pixels)) * pixels
     for phase in range(min(dilation, width)):
         columns = (width - phase + dilation - 1) // dilation
@@ -301,23 +321,28 @@ def gather(maps: Any, shares: Any, places: Any, extent: Any, window: Any, wanted
         )
         for left in range(0, columns, tile):
             for top in range(first, last, ROWS):
-                bottom = min(top + ROWS, last)
+                bottom, below = min(top + ROWS, last), min(top + 2 * ROWS, last)
                 for column in range(left, min(left + tile, columns), pixels):
+                    end = min(column + pixels, columns)
                     block = (top, bottom, rows, column, columns)
+                    _fetch(of_key, bottom, below, column, end, depth)
+                    _fetch(of_value, bottom, below, column, end, channels)
+                    _fetch(query, bottom + half, min(below + half, rows), column, end, depth)
+                    _fetch(gradient, bottom + half, min(below + half, rows), column, end, channels)
                     products[:] = 0
                     for row in range(top, bottom):
                         _place(outs[row - top], of_key, row, column, columns, pixels, lost)
                         _place(others[row - top], of_value, row, column, columns, pixels, lost)
                         for n in range(max(0, half - row), min(size, rows + half - row)):
                             at = places[0] + (row + n - half) * places[1] + phase
-                            for i in range(pixels):
-                                for o in range(max(0, half - column - i), min(size, columns + half - column - i)):
-                                    # What looks from above looks down: position n of ours is its position k - 1 - n.
-                                    share = shares[at + (column + i + o - half) * dilation]
-                                    seen = (size - 1 - n) * size + size - 1 - o
-                                    products[0, row - top, n, i * size + o] = share[0, seen]
-                                    products[1, row - top, n, i * size + o] = share[1, seen]
+                            for source in range(max(0, half - column), min(near.size, columns + half - column)):
+                                # What looks from above looks down: position n of ours is its position k - 1 - n.
+                                share = shares[at + (column + source - half) * dilation]
+                                for i in range(max(0, source - size + 1), min(pixels, source + 1)):
+                                    place, seen = i * size + source - i, (size - n) * size - 1 - source + i
+                                    weights[row - top, n, place] = share[0, seen]
+                                    changes[row - top, n, place] = share[1, seen]
                     if wanted[0]:
-                        _mixtures(products[1], near, outs, query, block, depth, zeros, window)
+                        _mixtures(changes, near, outs, query, block, depth, zeros, window)
                     if wanted[1]:
-                        _mixtures(products[0], near, others, gradient, block, channels, zeros, window)
+                        _mixtures(weights, near, others, gradient, block, channels, zeros, window)

@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 from segcontext.native import vectors
 from segcontext.native.jit import jit
 from segcontext.native.vectors import LANES, VECTOR
+from segcontext.native.window_products import prefetch
 
 __all__ = ["move_rows"]
 
@@ -52,6 +53,8 @@ def _move_row(source: Any, out: Any, width: Any, out_width: Any, pixels: int, ch
     elif across == narrow and out_along == out_narrow:
         # Channels outside: planes whose sizes are powers of two share the places of the cache, a few at a time.
         for channel in range(0, whole, LANES):
+            for following in range(channel + LANES, min(channel + 2 * LANES, whole)):
+                prefetch(begin + following * along, pixels * narrow // 4)
             for pixel in range(0, turned, LANES):
                 at, to = begin + pixel * across + channel * along, end + pixel * out_across + channel * out_along
                 _square(at, along, to, out_across, width, out_width)
