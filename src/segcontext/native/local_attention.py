@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segcontext.native.exponential import exp
 from segcontext.native.jit import inlined, jit
 from segcontext.native.window_products import at_once, dots, mix, padded, prefetch
 
@@ -38,22 +39,6 @@ def workspace(kernel_size: int, channels: int) -> tuple[Any, ...]:
     totals = np.zeros((2, padded(kernel_size)), np.float32)
     nothing, unwanted = np.zeros((2, channels), np.float32)
     return addresses, products, totals, nothing, unwanted
-
-
-@inlined
-def _exp(x: Any) -> Any:
-    """e to the power of a float32 that is not above 0 by much, to within 2⁻²²; below -87 it is e⁻⁸⁷."""
-    turns = x * np.float32(1.4426950408889634)
-    turns = turns if not turns < np.float32(-125.0) else np.float32(-125.0)
-    whole = np.floor(turns + np.float32(0.5))
-    rest = (turns - whole) * np.float32(0.6931471805599453)
-    series = rest * np.float32(1 / 720) + np.float32(1 / 120)
-    series = series * rest + np.float32(1 / 24)
-    series = series * rest + np.float32(1 / 6)
-    series = series * rest + np.float32(0.5)
-    series = series * rest + np.float32(1)
-    series = series * rest + np.float32(1)
-    return series * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @jit
@@ -134,7 +119,7 @@ def _normalise(products: Any, total: Any, scale: Any, size: int, pixels: int) ->
     _spread(most, size, pixels, True)
     for row in range(size):
         for place in range(width):
-            products[row, place] = _exp(products[row, place] - most[place])
+            products[row, place] = exp(products[row, place] - most[place])
             added[place] += products[row, place]
     _spread(added, size, pixels, False)
     for pixel in range(pixels):
@@ -282,7 +267,7 @@ def _differentiate(weights: Any, changes: Any, total: Any, scale: Any, size: int
     mean[:] = 0
     for row in range(size):
         for place in range(width):
-            weights[row, place] = _exp(scale * weights[row, place] - logs[place])
+            weights[row, place] = exp(scale * weights[row, place] - logs[place])
             mean[place] += weights[row, place] * changes[row, place]
     _spread(mean, size, pixels, False)
     for row in range(size):
