@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from segcontext.errors import RecipeError
 from segcontext.layers import ConvNormAct, pixels_at_stride, resize
+from segcontext.ops.gated_by_mask import gated_by_mask
 from segcontext.types import Context, Mask
 
 __all__ = ["Downsampling", "MaskDistribution", "Residual"]
@@ -115,11 +116,12 @@ class MaskDistribution(nn.Module):
             (B, C, h, w), and `Mask` where asked for.
         """
         size = (aggregated.shape[-2], aggregated.shape[-1])
-        mask = resize(self._downsample(aggregated), size, align_corners=self.align_corners).sigmoid()
-        out = mask * aggregated + aggregated
-        if self.residual == "published":
-            out = out + aggregated
-        return Context(out, Mask(mask.detach()) if evidence else None)
+        logits = self._downsample(aggregated)
+        times = 2.0 if self.residual == "published" else 1.0
+        out = gated_by_mask(aggregated, logits, times=times, align_corners=self.align_corners)
+        if not evidence:
+            return Context(out)
+        return Context(out, Mask(resize(logits.detach(), size, align_corners=self.align_corners).sigmoid()))
 
     def _downsample(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from segcontext.ops import local_attention_native
 from segcontext.ops.announced import Computed, announces
-from segcontext.ops.precision import widen
+from segcontext.ops.implementations import Implementation, choose
+from segcontext.ops.local_attention_reference import local_attention_reference
 
 __all__ = ["local_attention"]
 
 
 def _computed(
-    query: Tensor, key: Tensor, value: Tensor, *, kernel_size: int = 5, dilation: int = 3, scale: float = 1.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    kernel_size: int = 5,
+    dilation: int = 3,
+    scale: float = 1.0,
+    implementation: Implementation | None = None,
 ) -> Computed:
     batch, depth, height, width = key.shape
     logits = batch * kernel_size**2 * height * width
@@ -29,6 +36,7 @@ def local_attention(
     kernel_size: int = 5,
     dilation: int = 3,
     scale: float = 1.0,
+    implementation: Implementation | None = None,
 ) -> Tensor:
     r"""Each pixel gathers values from a k×k window around it, weighted by its affinity to their keys.
 
@@ -43,15 +51,22 @@ def local_attention(
         kernel_size: k, odd, in positions.
         dilation: r ≥ 1, pixels between neighbouring positions.
         scale: s, multiplies the logits.
+        implementation: the form that runs: ``"reference"`` is plain PyTorch; ``"native"`` is compiled loops on the CPU,
+            for float32 and bfloat16, which hold one number per pixel for the gradients and k² while they are taken,
+            whatever D and C; `None` is what `segcontext.ops.implementations.use_implementation` says, and without it
+            the fastest that can.
 
     Returns:
         (B, C, h, w), in the dtype of `value`.
 
     Raises:
         ValueError: where `kernel_size` is even, `dilation` is below 1, or the maps do not fit together.
+        RecipeError: there is no such form.
 
     Note:
         The paper's equations have no scale; s = 1 is that. Products, softmax and sums are taken in float32 or wider.
+        Gradients of gradients are always the reference's, whose memory grows with k²·(D + C). Exported programs hold
+        the reference, too, so that they run without segcontext.
 
     Example:
         >>> import torch
@@ -73,20 +88,7 @@ def local_attention(
             "expected query and key (B, D, h, w) and value (B, C, h, w), "
             f"but they are {tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
         )
-    height, width = query.shape[-2:]
-    reach = kernel_size // 2 * dilation
-    offsets = range(0, 2 * reach + 1, dilation)
-    padding = (reach, reach, reach, reach)
-    # A wide query makes each product wide too, without copies of the keys.
-    query, keys, values = widen(query), F.pad(key, padding), F.pad(value, padding)
-    with torch.autocast(query.device.type, enabled=False):
-        # One shift at a time: the k² windows are views of the padded map, never copies of it.
-        logits = torch.stack(
-            [(query * keys[:, :, y : y + height, x : x + width]).sum(1) for y in offsets for x in offsets], dim=1
-        )
-        weights = (scale * logits).softmax(1)
-        out = torch.zeros_like(value, dtype=weights.dtype)
-        windows = ((y, x) for y in offsets for x in offsets)
-        for n, (y, x) in enumerate(windows):
-            out = out + weights[:, n, None] * values[:, :, y : y + height, x : x + width]
-    return out.to(value.dtype)
+    obstacles = {"native": local_attention_native.obstacle(query, key, value)}
+    if choose("local_attention", implementation, obstacles) == "native":
+        return local_attention_native.attend(query, key, value, kernel_size, dilation, scale)
+    return local_attention_reference(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)

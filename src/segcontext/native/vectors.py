@@ -1,0 +1,146 @@
+"""Vectors of floats at addresses, for kernels whose inner loops are spelt out; imports numba's compiler.
+
+A loop that numba vectorises by itself keeps few sums in registers. The products of `window_products` need twenty, so
+they are built from the few pieces here, in LLVM's instructions, which are the same for every processor.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import binding, ir
+
+__all__ = ["LANES", "SUMS", "Builder", "bytes_", "each_vector", "fma", "load", "pointer_at", "splat", "store", "sums"]
+
+#: Floats in a vector.
+LANES = 8
+
+
+def _sums() -> int:
+    if binding.get_host_cpu_features().get("avx512vl", False):
+        # 32 registers of eight floats; the others hold what is multiplied.
+        return 24
+    return 12 if platform.machine().lower() in ("aarch64", "arm64") else 10
+
+
+#: Vectors of sums that fit into this processor's registers.
+SUMS = _sums()
+
+Builder = Any
+INTEGER = ir.IntType(64)
+FLOAT = ir.FloatType()
+VECTOR = ir.VectorType(FLOAT, LANES)
+ZERO = ir.Constant(VECTOR, [0.0] * LANES)
+#: Sums may be taken in another order, and a product and a sum in one instruction.
+FLAGS = ("contract", "reassoc")
+
+
+def bytes_(count: int) -> Any:
+    """A constant."""
+    return ir.Constant(INTEGER, count)
+
+
+def pointer_at(builder: Builder, table: Any, number: int) -> Any:
+    """The address that stands at a place in a table of addresses."""
+    at = builder.inttoptr(builder.add(table, bytes_(8 * number)), INTEGER.as_pointer())
+    return builder.load(at)
+
+
+def load(builder: Builder, address: Any) -> Any:
+    """A vector; its address need not be a multiple of its size."""
+    found = builder.load(builder.inttoptr(address, VECTOR.as_pointer()))
+    found.align = 4
+    return found
+
+
+def store(builder: Builder, vector: Any, address: Any) -> None:
+    """Writes a vector."""
+    builder.store(vector, builder.inttoptr(address, VECTOR.as_pointer())).align = 4
+
+
+def splat(builder: Builder, address: Any) -> Any:
+    """A vector of one float, read from its address."""
+    scalar = builder.load(builder.inttoptr(address, FLOAT.as_pointer()))
+    first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    return _shuffled(builder, first, first, [0] * LANES)
+
+
+def fma(builder: Builder, x: Any, y: Any, added: Any) -> Any:
+    """x·y + added."""
+    return builder.fadd(builder.fmul(x, y, flags=FLAGS), added, flags=FLAGS)
+
+
+def each_vector(
+    builder: Builder, floats: Any, carried: Sequence[Any], body: Callable[[Any, list[Any]], list[Any]]
+) -> list[Any]:
+    """A loop over the vectors of some floats, whose number is a multiple of `LANES`.
+
+    Args:
+        builder: LLVM's.
+        floats: how many, one vector at least.
+        carried: what the loop begins with.
+        body: is handed the offset in bytes and what is carried, and returns what is carried on.
+
+    Returns:
+        What is carried in the end.
+    """
+    before, function = builder.block, builder.function
+    inside, behind = function.append_basic_block("inside"), function.append_basic_block("behind")
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    offset = builder.phi(INTEGER)
+    offset.add_incoming(bytes_(0), before)
+    held = [builder.phi(value.type) for value in carried]
+    for each, value in zip(held, carried, strict=True):
+        each.add_incoming(value, before)
+    results = body(offset, list(held))
+    following = builder.add(offset, bytes_(4 * LANES))
+    offset.add_incoming(following, builder.block)
+    for each, value in zip(held, results, strict=True):
+        each.add_incoming(value, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, builder.mul(floats, bytes_(4))), inside, behind)
+    builder.position_at_end(behind)
+    return results
+
+
+def sums(builder: Builder, vectors: Sequence[Any]) -> Any:
+    """The sums over each of up to `LANES` vectors, as one vector, in their order."""
+    held = [*vectors, *[ZERO] * (LANES - len(vectors))]
+    owners = 1
+    while len(held) > 1:
+        # A vector holds, for each of its owners, LANES / owners partial sums: one of each owner after the other.
+        first, second = [], []
+        for part in range(0, LANES // owners, 2):
+            for shift in (0, LANES):
+                for owner in range(owners):
+                    first.append(shift + part * owners + owner)
+                    second.append(shift + (part + 1) * owners + owner)
+        held = [
+            builder.fadd(_shuffled(builder, x, y, first), _shuffled(builder, x, y, second), flags=FLAGS)
+            for x, y in zip(held[::2], held[1::2], strict=True)
+        ]
+        owners *= 2
+    return held[0]
+
+
+def _shuffled(builder: Builder, x: Any, y: Any, places: Sequence[int]) -> Any:
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
+    return builder.shuffle_vector(x, y, mask)
+
+
+def transposed(builder: Builder, rows: Sequence[Any]) -> list[Any]:
+    """The columns of `LANES` vectors."""
+    held, width = list(rows), LANES // 2
+    while width:
+        # Swaps the off-diagonal halves of each square of 2·width vectors and lanes.
+        places = range(LANES)
+        low = [lane if not lane & width else LANES + lane - width for lane in places]
+        high = [lane + width if not lane & width else LANES + lane for lane in places]
+        for number in places:
+            if not number & width:
+                x, y = held[number], held[number + width]
+                held[number], held[number + width] = (_shuffled(builder, x, y, each) for each in (low, high))
+        width //= 2
+    return held
