@@ -1,0 +1,6 @@
+"""Networks rearranged and compiled, so that they predict faster."""
+
+from segcontext.speed.network import FastNetwork, Precision, Speed, check_speed, fast_network
+from segcontext.speed.processor import has_bf16
+
+__all__ = ["FastNetwork", "Precision", "Speed", "check_speed", "fast_network", "has_bf16"]

@@ -1,0 +1,46 @@
+"""What the processor at hand can do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+
+import torch
+
+__all__ = ["compiler_missing", "has_bf16"]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 numbers in hardware; elsewhere they are slower than float32.
+
+    Args:
+        device: where the network is.
+
+    Returns:
+        For the CPU, whether it has AVX-512 BF16, AMX or ARM's BF16 instructions.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+
+
+def compiler_missing(device: torch.device) -> str | None:
+    """Why `torch.compile` cannot make kernels here, in a few words; `None` where nothing is known to stand in its way.
+
+    Args:
+        device: where the network is.
+    """
+    if device.type == "cuda":
+        return None if find_spec("triton") else "Triton is not installed"
+    if device.type != "cpu":
+        return f"it is not tried on {device.type}"
+    known = ("cl", "clang-cl") if sys.platform == "win32" else ("g++", "clang++", "c++")
+    asked = os.environ.get("CXX")
+    if any(map(shutil.which, (asked,) if asked else known)):
+        return None
+    return f"there is no C++ compiler ({asked or ', '.join(known)})"
