@@ -180,7 +180,10 @@ def _model_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--output_stride", type=int, help="8, 16 or 32 (default: the one of the training)")
     parser.add_argument("--iterations", type=int, help="number of EM iterations (default: the one of the training)")
     parser.add_argument("--trust", type=str, metavar="PACKAGES", help="packages of which the file may name parts")
-    parser.add_argument("--precision", type=Literal["32", "bf16"], help="numbers of the network (default: 32)")
+    words = "numbers of the network (default: 32; for a faster copy bf16 where the processor multiplies it)"
+    parser.add_argument("--precision", type=Literal["32", "bf16"], help=words)
+    words = "plain, or a faster copy of the network: folded, or compiled for sizes that come again (default: plain)"
+    parser.add_argument("--speed", type=Literal["plain", "folded", "compiled"], help=words)
     parser.add_argument("--device", type=str, help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
 
 

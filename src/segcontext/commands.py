@@ -7,7 +7,7 @@ inside them, so that help and errors come at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -167,7 +167,8 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
         batch=given.get("batch", 1),
         pictures=given.get("pictures", 8),
         worst=given.get("worst", 0),
-        precision=_precision(given),
+        precision=given.get("precision"),
+        speed=given.get("speed", "plain"),
         measures=measures,
         weights=weights,
         console=console,
@@ -218,19 +219,26 @@ def _recognised(data: str, split: str, *, own: str) -> Any:
         raise other from None
 
 
-def _precision(given: dict[str, Any]) -> Literal["bf16"] | None:
-    return "bf16" if given.get("precision") == "bf16" else None
+def _predictor(given: dict[str, Any], model: Any, console: Console) -> Any:
+    from segcontext.inference import Predictor
+
+    return Predictor(
+        model,
+        protocol=_protocol(given, model),
+        precision=given.get("precision"),
+        speed=given.get("speed", "plain"),
+        tell=console.print,
+    )
 
 
 def run_predict(given: dict[str, Any], console: Console) -> int:
     """``segcontext predict``: segments image files."""
-    from segcontext.inference import Predictor
     from segcontext.prediction import predict_files
 
     _follow_test_protocol(_recipe_of(Path(given["run"])), given)
     model = _load(given)
     results = predict_files(
-        Predictor(model, protocol=_protocol(given, model), precision=_precision(given)),
+        _predictor(given, model, console),
         given["images"],
         given["out"],
         overwrite=given.get("overwrite", False),
@@ -248,7 +256,6 @@ def run_predict(given: dict[str, Any], console: Console) -> int:
 def run_submit(given: dict[str, Any], console: Console) -> int:
     """``segcontext submit``: predicts a test split in the form of its server."""
     from segcontext.checkpoint import weight_file
-    from segcontext.inference import Predictor
     from segcontext.inference.memory import prediction_memory
     from segcontext.submission import write_submission
 
@@ -258,7 +265,7 @@ def run_submit(given: dict[str, Any], console: Console) -> int:
     dataset = _data_set(given, values, given.get("split", "test"))
     _follow_test_protocol(values, given)
     model = _load(given)
-    predictor = Predictor(model, protocol=_protocol(given, model), precision=_precision(given))
+    predictor = _predictor(given, model, console)
     with prediction_memory(f"Segmenting {dataset.name}", predictor.protocol, precision=predictor.precision):
         done = write_submission(
             predictor,

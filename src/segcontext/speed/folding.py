@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -92,7 +92,7 @@ class _Watch(TorchFunctionMode):
     """Sees which convolution's output goes to which batch norm, and whether it goes anywhere else."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         # By the identity of the output: what made it, and who used it. The tensors are kept, or identities would recur.
         self._made: dict[int, int] = {}
         self._used: dict[int, list[int | None]] = {}

@@ -118,7 +118,9 @@ class FastNetwork(nn.Module):
         try:
             if self._kernels is None:
                 # Constants are laid out for the kernels once; on GPUs the launches of a pass become one.
-                options = {"freezing": True} if images.device.type == "cpu" else {"triton.cudagraphs": True}
+                options: dict[str, Any] = (
+                    {"freezing": True} if images.device.type == "cpu" else {"triton.cudagraphs": True}
+                )
                 self._kernels = torch.compile(self.network, dynamic=False, options=options)
             output = self._kernels(images)
         # What goes wrong inside a compiler has no common class, and the network itself has run before.

@@ -22,7 +22,7 @@ def has_bf16(device: torch.device) -> bool:
         For the CPU, whether it has AVX-512 BF16, AMX or ARM's BF16 instructions.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     able = torch.cpu.get_capabilities()
