@@ -199,6 +199,8 @@ def _score_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that read images (default: 0, none but this one)")
     parser.add_argument("--batch", type=int, help="images of one size that share a step (default: 1)")
     parser.add_argument("--pictures", type=int, help="images to look at, from the worst to the best (default: 8)")
+    words = "with --speed: ask the network as it is too, and say how far the faster copy is from it"
+    parser.add_argument("--compare", action="store_true", help=words)
     parser.add_argument("--worst", type=int, help="so many of the worst images among them in any case (default: 0)")
     _measure_options(parser)
     _protocol_options(parser)

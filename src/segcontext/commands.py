@@ -139,7 +139,7 @@ def _data_set(given: dict[str, Any], values: dict[str, Any], split: str) -> Any:
 def run_evaluate(given: dict[str, Any], console: Console) -> int:
     """``segcontext evaluate``: scores a run."""
     from segcontext.checkpoint import weight_file
-    from segcontext.evaluation import evaluate
+    from segcontext.evaluation import compare_speed, evaluate
 
     run = Path(given["run"])
     # Where there is no run, whatever else is wrong follows from that.
@@ -156,19 +156,23 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
         raise OutputExists(f"{out} is a file, but a folder is needed for the scores: choose another name (--out).")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise OutputExists(f"{out} is not empty: choose another folder (--out), or allow overwriting (--overwrite).")
+    speed = given.get("speed", "plain")
+    if given.get("compare") and speed == "plain":
+        raise RecipeError("--compare is about a faster copy of the network: say which (--speed).")
     dataset = _data_set(given, values, given.get("split", values.get("val_split", "val")))
     model = _load(given)
+    protocol, precision = _protocol(given, model), given.get("precision")
     found = evaluate(
         model,
         dataset,
-        protocol=_protocol(given, model),
+        protocol=protocol,
         limit=given.get("limit"),
         workers=given.get("workers", 0),
         batch=given.get("batch", 1),
         pictures=given.get("pictures", 8),
         worst=given.get("worst", 0),
-        precision=given.get("precision"),
-        speed=given.get("speed", "plain"),
+        precision=precision,
+        speed=speed,
         measures=measures,
         weights=weights,
         console=console,
@@ -177,6 +181,9 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
     for table in found.tables():
         console.print(table)
     console.print(found.summary(), highlight=False)
+    if given.get("compare"):
+        more: dict[str, Any] = {"protocol": protocol, "precision": precision, "limit": given.get("limit")}
+        console.print(compare_speed(model, dataset, speed=speed, console=console, **more), highlight=False)
     console.print(f"Tables and pictures: {escape(str(out))}", highlight=False)
     return 0
 

@@ -16,6 +16,7 @@ from segcontext.aggregation import EMA
 from segcontext.errors import RecipeError, ShapeError, nearest
 from segcontext.speed.folding import fold_batch_norms
 from segcontext.speed.processor import compiler_missing, has_bf16
+from segcontext.speed.winograd import use_winograd
 from segcontext.types import Output
 
 __all__ = ["FastNetwork", "Precision", "Speed", "check_speed", "fast_network"]
@@ -117,12 +118,12 @@ class FastNetwork(nn.Module):
             self._tell(f"Compiling the network for images of {size[-2]}×{size[-1]} …")
         try:
             if self._kernels is None:
-                # Constants are laid out for the kernels once; on GPUs the launches of a pass become one.
-                options: dict[str, Any] = (
-                    {"freezing": True} if images.device.type == "cpu" else {"triton.cudagraphs": True}
-                )
-                self._kernels = torch.compile(self.network, dynamic=False, options=options)
-            output = self._kernels(images)
+                # On GPUs the launches of a pass become one.
+                graphs: dict[str, Any] = {"triton.cudagraphs": True} if images.device.type == "cuda" else {}
+                self._kernels = torch.compile(self.network, dynamic=False, options=graphs)
+            # Constants are laid out for the kernels once, and kernels joined; as an option the compiler ignores it.
+            with torch._inductor.config.patch(freezing=images.device.type == "cpu"):
+                output = self._kernels(images)
         # What goes wrong inside a compiler has no common class, and the network itself has run before.
         except Exception as error:
             self.compiles = False
@@ -178,6 +179,8 @@ def fast_network(
         network = network.to(memory_format=torch.channels_last)
         chosen = precision or ("bf16" if has_bf16(device) else "32")
         classifier = getattr(network, "classifier", None)
+        if chosen == "bf16" and device.type == "cpu":
+            use_winograd(network)
         if chosen == "bf16" and isinstance(classifier, nn.Conv2d):
             network.classifier = _Wide(classifier)
     missing = compiler_missing(device) if speed == "compiled" else None
