@@ -14,7 +14,7 @@ from segcontext import native
 __all__ = ["Winograd", "use_winograd"]
 
 #: Tiles at once: enough of them for the matrix product, few enough for the cache.
-TILES = 512
+TILES = 256
 
 #: Fewer channels than these make the transforms dearer than the products that they save.
 CHANNELS = 256
@@ -57,7 +57,8 @@ class Winograd(nn.Module):
         if 4 * _lines(height, self.dilation) * _lines(width, self.dilation) > 1.3 * height * width:
             plain: Tensor = self.convolution(x)
             return plain
-        return _convolution(x, self.kernel, self.shift, self.dilation)
+        found: Tensor = _convolution(x, self.kernel, self.shift, self.dilation)
+        return found
 
     @staticmethod
     def takes(module: nn.Module) -> bool:
@@ -115,11 +116,15 @@ def _convolution(x: Tensor, kernel: Tensor, shift: Tensor, dilation: int) -> Ten
     x = x.bfloat16().contiguous(memory_format=torch.channels_last)
     out = x.new_empty(batch, filters, height, width).contiguous(memory_format=torch.channels_last)
     places, bias = _places(height, width, dilation), shift.numpy()
+    # One piece of memory for all parts: to ask the system for it each time would take longer than to fill it.
+    memory = x.new_empty(16 * min(TILES, len(places)) * (channels + filters))
     for image in range(batch):
         source, target = _bits(x[image].permute(1, 2, 0)), _bits(out[image].permute(1, 2, 0))
         for start in range(0, len(places), TILES):
             some = places[start : start + TILES]
-            taken, products = x.new_empty(16, len(some), channels), x.new_empty(16, len(some), filters)
+            size = 16 * len(some)
+            taken = memory[: size * channels].view(16, -1, channels)
+            products = memory[size * channels : size * (channels + filters)].view(16, -1, filters)
             native.split(len(some), partial(winograd.take, source, some, dilation, _bits(taken)))
             torch.bmm(taken, kernel, out=products)
             native.split(len(some), partial(winograd.bring, _bits(products), some, dilation, bias, target))
