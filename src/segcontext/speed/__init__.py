@@ -2,5 +2,6 @@
 
 from segcontext.speed.network import FastNetwork, Precision, Speed, check_speed, fast_network
 from segcontext.speed.processor import has_bf16
+from segcontext.speed.training import Compiled
 
-__all__ = ["FastNetwork", "Precision", "Speed", "check_speed", "fast_network", "has_bf16"]
+__all__ = ["Compiled", "FastNetwork", "Precision", "Speed", "check_speed", "fast_network", "has_bf16"]

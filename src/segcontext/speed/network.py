@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segcontext.aggregation import EMA
 from segcontext.errors import RecipeError, ShapeError, nearest
 from segcontext.speed.folding import fold_batch_norms
-from segcontext.speed.processor import compiler_missing, has_bf16
+from segcontext.speed.processor import compiler_missing, first_line, has_bf16
 from segcontext.speed.winograd import use_winograd
 from segcontext.types import Output
 
@@ -127,7 +127,7 @@ class FastNetwork(nn.Module):
         # What goes wrong inside a compiler has no common class, and the network itself has run before.
         except Exception as error:
             self.compiles = False
-            _logger.warning("The network runs uncompiled: the compiler failed (%s).", _first_line(error))
+            _logger.warning("The network runs uncompiled: the compiler failed (%s).", first_line(error))
             plain: Output = self.network(images)
             return plain
         if new:
@@ -218,8 +218,3 @@ class _Wide(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             wide: Tensor = self.layer(x.float())
             return wide
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

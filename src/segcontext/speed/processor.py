@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import torch
 
-__all__ = ["compiler_missing", "has_bf16"]
+__all__ = ["compiler_missing", "first_line", "has_bf16"]
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -44,3 +44,13 @@ def compiler_missing(device: torch.device) -> str | None:
     if any(map(shutil.which, (asked,) if asked else known)):
         return None
     return f"there is no C++ compiler ({asked or ', '.join(known)})"
+
+
+def first_line(error: Exception) -> str:
+    """What a compiler complains of, without the pages that follow.
+
+    Args:
+        error: what it raised.
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

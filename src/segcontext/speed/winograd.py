@@ -114,7 +114,7 @@ def _convolution(x: Tensor, kernel: Tensor, shift: Tensor, dilation: int) -> Ten
     batch, channels, height, width = x.shape
     filters = kernel.shape[2]
     x = x.bfloat16().contiguous(memory_format=torch.channels_last)
-    out = x.new_empty(batch, filters, height, width).contiguous(memory_format=torch.channels_last)
+    out = torch.empty(batch, filters, height, width, dtype=x.dtype, memory_format=torch.channels_last)
     places, bias = _places(height, width, dilation), shift.numpy()
     # One piece of memory for all parts: to ask the system for it each time would take longer than to fill it.
     memory = x.new_empty(16 * min(TILES, len(places)) * (channels + filters))
@@ -133,8 +133,8 @@ def _convolution(x: Tensor, kernel: Tensor, shift: Tensor, dilation: int) -> Ten
 
 @_convolution.register_fake
 def _(x: Tensor, kernel: Tensor, shift: Tensor, dilation: int) -> Tensor:
-    out = x.new_empty(x.shape[0], kernel.shape[2], x.shape[2], x.shape[3], dtype=torch.bfloat16)
-    return out.contiguous(memory_format=torch.channels_last)
+    size = (x.shape[0], kernel.shape[2], x.shape[2], x.shape[3])
+    return torch.empty(size, dtype=torch.bfloat16, device=x.device, memory_format=torch.channels_last)
 
 
 def _bits(values: Tensor) -> npt.NDArray[np.uint16]:
