@@ -88,8 +88,8 @@ def ours(network: nn.Module, image: Tensor, *, compiled: bool) -> Callable[[], A
     return lambda: fast(image).features_logits
 
 
-def cases(quick: bool, size: tuple[int, int] | None = None) -> Iterable[Case]:
-    """EMANet-50 against itself, and against each peer that is installed."""
+def cases(quick: bool, size: tuple[int, int] | None = None, beside: str = "") -> Iterable[Case]:
+    """EMANet-50 against itself, and against each peer that is installed; those alone whose name holds `beside`."""
     height, width = size or ((512, 512) if quick else (1024, 2048))
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     network = emanet()
@@ -114,10 +114,12 @@ def cases(quick: bool, size: tuple[int, int] | None = None) -> Iterable[Case]:
         rounds=3,
         memory=not quick,
     )
-    yield make(
-        baseline=plain, baseline_name="the same, eager float32", agreement=agreement, goal=None if quick else 3.5
-    )
+    itself = "itself, eager float32"
+    if beside in itself:
+        yield make(baseline=plain, baseline_name=itself, agreement=agreement, goal=None if quick else 3.5)
     for name in list(PEERS)[: 2 if quick else None]:
+        if beside not in name:
+            continue
         try:
             peer = at_its_best(PEERS[name](), compiled=not quick)
         except ImportError:
@@ -160,13 +162,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--eager", action="store_true", help="time the peers as they are in float32, too")
+    parser.add_argument("--beside", default="", metavar="WORD", help="only the pairs whose name holds this")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
     arguments = parser.parse_args()
     size = tuple(arguments.size) if arguments.size else None
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| ours | beside | ours ms | beside ms | ratio (quartiles) | goal | agreement |")
     print("|---|---|---|---|---|---|---|")
-    for case in cases(arguments.quick, size):
+    for case in cases(arguments.quick, size, arguments.beside):
         print(row(measure(case)), flush=True)
     if arguments.eager:
         height, width = size or ((512, 512) if arguments.quick else (1024, 2048))
