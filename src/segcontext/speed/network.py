@@ -204,7 +204,7 @@ def check_speed(speed: str, precision: str | None) -> None:
             f"The speed is one of {', '.join(get_args(Speed))}, not {speed!r}.{nearest(str(speed), get_args(Speed))}"
         )
     if precision is not None and precision not in get_args(Precision):
-        raise RecipeError(f"The precision is None, '32' or 'bf16', not {precision!r}.")
+        raise RecipeError(f"The precision is None, '32' or 'bf16'; got precision={precision!r}.")
 
 
 class _Wide(nn.Module):
