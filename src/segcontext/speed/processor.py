@@ -25,8 +25,9 @@ def has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+    # Where PyTorch is too old to say, float32 is the safe answer.
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def compiler_missing(device: torch.device) -> str | None:
