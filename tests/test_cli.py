@@ -472,6 +472,18 @@ def test_the_protocol_and_the_network_are_as_asked(run, tiny_run, tmp_path, monk
     assert {"mode": "sliding", "window": [32, 40], "overlap": 0.5, "flip": False}.items() <= sliding["protocol"].items()
 
 
+def test_a_faster_copy_is_evaluated_and_compared(run, tiny_run, folder_data, tmp_path):
+    faster = ("--speed", "folded", "--precision", "32")
+    result = run("evaluate", tiny_run, *faster, "--compare", "--out", tmp_path / "fast")
+    assert result.code == 0
+    assert "2 images, network beside its faster copy (32)" in " ".join(result.out.split())
+    assert json.loads((tmp_path / "fast/scores.json").read_text())["speed"] == "folded"
+    assert run("predict", tiny_run, folder_data / "images/val", *faster, "--out", tmp_path / "masks").code == 0
+    alone = run("evaluate", tiny_run, "--compare", "--out", tmp_path / "alone")
+    assert alone.code == 2
+    assert "--speed" in alone.err
+
+
 def test_a_run_is_evaluated_as_its_recipe_says_unless_told_otherwise(run, own_run, tmp_path):
     recipe = yaml.safe_load((own_run / "recipe.yaml").read_text())
     recipe["test_protocol"] = {"window": 32, "mode": "sliding", "overlap": 0.5, "flip": True, "iterations": 2}

@@ -16,7 +16,7 @@ from segcontext.cli import main
 from segcontext.data import Scenes
 from segcontext.data.dataset import Dataset, Item
 from segcontext.errors import DataError, LabelError, OutputExists, RecipeError
-from segcontext.evaluation import ImageScore, Measured, Measures, evaluate
+from segcontext.evaluation import ImageScore, Measured, Measures, compare_speed, evaluate
 from segcontext.evaluation import scoring as scoring_module
 from segcontext.evaluation.scoring import _positions, _spread
 from segcontext.inference import Protocol
@@ -128,6 +128,29 @@ def test_autocast_is_used_where_asked_for(data):
     assert [cast for _, cast in model.calls] == [True, False]
 
 
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_faster_copy_is_scored_where_asked_for(data, precision):
+    from segcontext import segmenter
+
+    model = segmenter(3, backbone="test_resnet", pretrained=False, reduce_channels=8, aggregation="ema")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    options = {"pictures": 2, "progress": False}
+    plain = evaluate(model, data, **options)
+    fast = evaluate(model, data, speed="folded", precision=precision, **options)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert (fast.conditions.speed, fast.conditions.precision) == ("folded", precision)
+    assert abs(fast.scores.miou - plain.scores.miou) < 0.05
+    compared = compare_speed(model, data, speed="folded", precision=precision)
+    assert (compared.images, compared.precision) == (7, precision)
+    assert (compared.plain_miou, compared.fast_miou) == (plain.scores.miou, fast.scores.miou)
+    assert compared.agreement > 0.9
+    assert compared.worst_logit < 0.1 * compared.largest_logit
+    assert compared.plain_seconds > 0
+    assert f"7 images, network beside its faster copy ({precision})" in str(compared)
+    assert not model._forward_hooks
+
+
 def test_the_protocol_is_followed(data):
     model = Pointwise()
     protocol = Protocol(flip=True)
@@ -194,11 +217,11 @@ def test_what_was_scored_is_told(data, monkeypatch, tmp_path):
     model.aggregation.evaluation_iterations = 5
     options = {"limit": 1, "pictures": 0, "progress": False}
     found = evaluate(model, data, weights="runs/a/weights/last.safetensors", precision="bf16", **options).as_dict()
-    said = {key: found[key] for key in ("data", "weights", "output_stride", "iterations", "precision")}
+    said = {key: found[key] for key in ("data", "weights", "output_stride", "iterations", "precision", "speed")}
     assert said == {
         "data": str(data.root.absolute()),
         "weights": str(tmp_path / "runs/a/weights/last.safetensors"),
-        **{"output_stride": 8, "iterations": 5, "precision": "bf16"},
+        **{"output_stride": 8, "iterations": 5, "precision": "bf16", "speed": "plain"},
     }
     scenes = Scenes(split="val", size=(32, 64), length=1)
     model = segmenter(len(scenes.classes), aggregation="none", **small)

@@ -180,7 +180,10 @@ def _model_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--output_stride", type=int, help="8, 16 or 32 (default: the one of the training)")
     parser.add_argument("--iterations", type=int, help="number of EM iterations (default: the one of the training)")
     parser.add_argument("--trust", type=str, metavar="PACKAGES", help="packages of which the file may name parts")
-    parser.add_argument("--precision", type=Literal["32", "bf16"], help="numbers of the network (default: 32)")
+    words = "numbers of the network (default: 32; for a faster copy bf16 where the processor multiplies it)"
+    parser.add_argument("--precision", type=Literal["32", "bf16"], help=words)
+    words = "plain, or a faster copy of the network: folded, or compiled for sizes that come again (default: plain)"
+    parser.add_argument("--speed", type=Literal["plain", "folded", "compiled"], help=words)
     parser.add_argument("--device", type=str, help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
 
 
@@ -196,6 +199,8 @@ def _score_options(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that read images (default: 0, none but this one)")
     parser.add_argument("--batch", type=int, help="images of one size that share a step (default: 1)")
     parser.add_argument("--pictures", type=int, help="images to look at, from the worst to the best (default: 8)")
+    words = "with --speed: ask the network as it is too, and say how far the faster copy is from it"
+    parser.add_argument("--compare", action="store_true", help=words)
     parser.add_argument("--worst", type=int, help="so many of the worst images among them in any case (default: 0)")
     _measure_options(parser)
     _protocol_options(parser)

@@ -7,7 +7,7 @@ inside them, so that help and errors come at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -139,7 +139,7 @@ def _data_set(given: dict[str, Any], values: dict[str, Any], split: str) -> Any:
 def run_evaluate(given: dict[str, Any], console: Console) -> int:
     """``segcontext evaluate``: scores a run."""
     from segcontext.checkpoint import weight_file
-    from segcontext.evaluation import evaluate
+    from segcontext.evaluation import compare_speed, evaluate
 
     run = Path(given["run"])
     # Where there is no run, whatever else is wrong follows from that.
@@ -156,18 +156,23 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
         raise OutputExists(f"{out} is a file, but a folder is needed for the scores: choose another name (--out).")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise OutputExists(f"{out} is not empty: choose another folder (--out), or allow overwriting (--overwrite).")
+    speed = given.get("speed", "plain")
+    if given.get("compare") and speed == "plain":
+        raise RecipeError("--compare is about a faster copy of the network: say which (--speed).")
     dataset = _data_set(given, values, given.get("split", values.get("val_split", "val")))
     model = _load(given)
+    protocol, precision = _protocol(given, model), given.get("precision")
     found = evaluate(
         model,
         dataset,
-        protocol=_protocol(given, model),
+        protocol=protocol,
         limit=given.get("limit"),
         workers=given.get("workers", 0),
         batch=given.get("batch", 1),
         pictures=given.get("pictures", 8),
         worst=given.get("worst", 0),
-        precision=_precision(given),
+        precision=precision,
+        speed=speed,
         measures=measures,
         weights=weights,
         console=console,
@@ -176,6 +181,9 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
     for table in found.tables():
         console.print(table)
     console.print(found.summary(), highlight=False)
+    if given.get("compare"):
+        more: dict[str, Any] = {"protocol": protocol, "precision": precision, "limit": given.get("limit")}
+        console.print(compare_speed(model, dataset, speed=speed, console=console, **more), highlight=False)
     console.print(f"Tables and pictures: {escape(str(out))}", highlight=False)
     return 0
 
@@ -218,19 +226,26 @@ def _recognised(data: str, split: str, *, own: str) -> Any:
         raise other from None
 
 
-def _precision(given: dict[str, Any]) -> Literal["bf16"] | None:
-    return "bf16" if given.get("precision") == "bf16" else None
+def _predictor(given: dict[str, Any], model: Any, console: Console) -> Any:
+    from segcontext.inference import Predictor
+
+    return Predictor(
+        model,
+        protocol=_protocol(given, model),
+        precision=given.get("precision"),
+        speed=given.get("speed", "plain"),
+        tell=console.print,
+    )
 
 
 def run_predict(given: dict[str, Any], console: Console) -> int:
     """``segcontext predict``: segments image files."""
-    from segcontext.inference import Predictor
     from segcontext.prediction import predict_files
 
     _follow_test_protocol(_recipe_of(Path(given["run"])), given)
     model = _load(given)
     results = predict_files(
-        Predictor(model, protocol=_protocol(given, model), precision=_precision(given)),
+        _predictor(given, model, console),
         given["images"],
         given["out"],
         overwrite=given.get("overwrite", False),
@@ -248,7 +263,6 @@ def run_predict(given: dict[str, Any], console: Console) -> int:
 def run_submit(given: dict[str, Any], console: Console) -> int:
     """``segcontext submit``: predicts a test split in the form of its server."""
     from segcontext.checkpoint import weight_file
-    from segcontext.inference import Predictor
     from segcontext.inference.memory import prediction_memory
     from segcontext.submission import write_submission
 
@@ -258,7 +272,7 @@ def run_submit(given: dict[str, Any], console: Console) -> int:
     dataset = _data_set(given, values, given.get("split", "test"))
     _follow_test_protocol(values, given)
     model = _load(given)
-    predictor = Predictor(model, protocol=_protocol(given, model), precision=_precision(given))
+    predictor = _predictor(given, model, console)
     with prediction_memory(f"Segmenting {dataset.name}", predictor.protocol, precision=predictor.precision):
         done = write_submission(
             predictor,

@@ -77,6 +77,8 @@ class Recipe:
             best; 0 keeps none.
         precision: ``32`` or ``bf16``.
         channels_last: whether maps are stored channels-last.
+        compile: whether the network is compiled (`torch.compile`), which takes a minute or more at the first step;
+            where that cannot be done it trains uncompiled and logs it.
         padding: stride_plus_one pads images in validation and later use until each side is 1 modulo the stride, as
             EMANet's authors do at evaluation; none leaves them.
         test_protocol: how ``segcontext evaluate``, ``submit`` and ``predict`` ask the network where they are not told
@@ -145,6 +147,7 @@ class Recipe:
     weight_averaging: float = 0.0
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = True
+    compile: bool = False
     padding: Literal["none", "stride_plus_one"] = "none"
     test_protocol: dict[str, Any] = field(default_factory=dict)
     val_every: int = 0

@@ -48,6 +48,12 @@ def test_galds_groups(network):
     assert faster["backbone.weight"]["lr_scale"] == 1
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_one_kernel_updates_all_parameters(network, name):
+    optimizer = make_optimizer(network, Recipe(data="demo", optimizer=name))
+    assert all(group["fused"] for group in optimizer.param_groups)
+
+
 def test_learned_bases_do_not_decay():
     network = segmenter(
         3, backbone="test_resnet", pretrained=False, reduce_channels=8, aggregation_options={"upkeep": "learned"}

@@ -397,6 +397,18 @@ def test_every_switch_trains(tmp_path, options):
     assert torch.isfinite(torch.cat([p.flatten() for p in load_model(result.folder).parameters()])).all()
 
 
+def test_a_compiled_run_trains_the_same_network(whole, tmp_path, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compile_(network, backend="aot_eager", dynamic=False))
+    monkeypatch.setattr("segcontext.speed.training.compiler_missing", lambda device: None)
+    torch._dynamo.reset()
+    folder = train(recipe(compile=True), tmp_path / "run").folder
+    torch._dynamo.reset()
+    assert tensors(folder).keys() == tensors(whole.folder).keys()
+    losses = [[float(row["loss"]) for row in rows(each) if row["loss"]] for each in (folder, whole.folder)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
 def launch(tmp_path, options, devices, out, *, patch=""):
     """A run in processes of its own."""
     script = tmp_path / f"run_{out}.py"

@@ -235,6 +235,11 @@ class EMA(nn.Module):
         if what is None:
             self._held = None
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether passes keep bases or use kept ones, see `hold`."""
+        return self._holding is not None
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         kept = self.bases
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from segcontext.evaluation.measures import Measures
 from segcontext.evaluation.result import Evaluation
 from segcontext.evaluation.samples import SamplePicture
 from segcontext.evaluation.scoring import evaluate, spread
+from segcontext.evaluation.speeds import SpeedComparison, compare_speed
 from segcontext.evaluation.tally import ImageScore
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Measured",
     "Measures",
     "SamplePicture",
+    "SpeedComparison",
+    "compare_speed",
     "evaluate",
     "listing",
     "plain_names",

@@ -23,6 +23,7 @@ class Conditions(NamedTuple):
         output_stride: of the backbone; `None` for a network that does not tell.
         iterations: EM iterations in evaluation; `None` without EM.
         precision: ``"32"`` or ``"bf16"``.
+        speed: ``"plain"``, ``"folded"`` or ``"compiled"``, see `segcontext.speed.fast_network`.
     """
 
     data: str | None = None
@@ -30,16 +31,26 @@ class Conditions(NamedTuple):
     output_stride: int | None = None
     iterations: int | None = None
     precision: str = "32"
+    speed: str = "plain"
 
     @classmethod
-    def of(cls, model: nn.Module, dataset: Dataset, *, weights: str | Path | None, precision: str | None) -> Conditions:
+    def of(
+        cls,
+        model: nn.Module,
+        dataset: Dataset,
+        *,
+        weights: str | Path | None,
+        precision: str | None,
+        speed: str = "plain",
+    ) -> Conditions:
         """The conditions of an evaluation.
 
         Args:
             model: the network.
             dataset: what it is scored on.
             weights: the file it was loaded from, where that is known.
-            precision: ``"bf16"``, or `None` for 32 bits.
+            precision: ``"bf16"``, or ``"32"`` or `None` for 32 bits.
+            speed: how it was run.
 
         Returns:
             What goes into ``scores.json``.
@@ -51,4 +62,5 @@ class Conditions(NamedTuple):
             output_stride=stride if isinstance(stride, int) else None,
             iterations=next((part.evaluation_iterations for part in model.modules() if isinstance(part, EMA)), None),
             precision=precision or "32",
+            speed=speed,
         )

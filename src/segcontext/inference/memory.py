@@ -35,7 +35,7 @@ def prediction_memory(
         ways.append(f"smaller windows (--window, now {height}×{width})")
     if max(protocol.scales) > 1:
         ways.append(f"smaller scales (--scales, now up to {max(protocol.scales):g})")
-    if precision is None:
+    if precision != "bf16":
         ways.append("half precision (--precision bf16)")
     ways.append("another device (--device)")
     return memory_advice(doing, f"Ask for {', '.join(ways[:-1])}, or take {ways[-1]}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,9 @@ from segcontext.errors import SampleError, ShapeError
 from segcontext.inference.protocol import Protocol
 from segcontext.inference.views import activate, ask, device_of, is_whole, rescale, resize
 from segcontext.inference.windows import slide, slide_labels
+from segcontext.speed import FastNetwork, Precision
 
 __all__ = ["Precision", "autocast", "device_of", "evaluating", "predict_labels", "predict_probabilities"]
-
-Precision = Literal["bf16"]
 
 #: About as many logits are brought to image size at once (32 MiB) where labels alone are asked for.
 VALUES_AT_ONCE = 2**23
@@ -149,10 +147,10 @@ def autocast(model: nn.Module, precision: Precision | None) -> AbstractContextMa
     """The precision that a network runs in.
 
     Args:
-        model: the network, for its device.
-        precision: ``"bf16"`` for bfloat16 autocast; `None` leaves it as it is.
+        model: the network, for its device; a `FastNetwork` sees to its precision itself.
+        precision: ``"bf16"`` for bfloat16 autocast; ``"32"`` or `None` leaves it as it is.
     """
-    if precision is None:
+    if precision != "bf16" or isinstance(model, FastNetwork):
         return nullcontext()
     context: AbstractContextManager[None] = torch.autocast(
         device_of(model, torch.device("cpu")).type, dtype=torch.bfloat16

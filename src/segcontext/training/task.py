@@ -22,8 +22,10 @@ from segcontext.losses import OHEM, LossSum, cross_entropy, valid_weight
 from segcontext.metrics import ConfusionMatrix, Scores, scores
 from segcontext.model import Segmenter, update_bases
 from segcontext.recipe import Recipe
+from segcontext.speed import Compiled
 from segcontext.training.memory import validation_memory
 from segcontext.training.optimization import learning_rate_factor, make_optimizer
+from segcontext.types import Output
 
 __all__ = ["Step", "Task"]
 
@@ -74,6 +76,8 @@ class Task(pl.LightningModule):
         self.recipe = recipe
         self.total_steps = total_steps
         self.step = step
+        # In a tuple, for it holds the network, which must be saved under its own names alone.
+        self._compiled = (Compiled(model),) if recipe.compile else ()
         self.last: Step | None = None
         self.scores: Scores | None = None
         self.stop_requested = 0
@@ -168,7 +172,8 @@ class Task(pl.LightningModule):
     def _loss(self, image: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch, with the auxiliary head's, and its main part for the logs."""
         recipe = self.recipe
-        output = self.model(image, auxiliary=True)
+        network: Callable[..., Output] = self._compiled[0] if self._compiled else self.model
+        output = network(image, auxiliary=True)
         if recipe.loss == "ohem":
             hard = OHEM(
                 threshold=recipe.ohem_threshold,
