@@ -106,26 +106,6 @@ def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None =
         return _likeliest(features, lambda part: resize(answer.logits(part), (height, width)), height * width)
 
 
-def _likeliest(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixels: int) -> Tensor:
-    """The argmax over the classes of the enlarged logits, the first one where several are largest."""
-    classes = features.shape[1]
-    # No fewer than four: PyTorch interpolates less than that by another kernel, which rounds otherwise.
-    at_once = max(4, VALUES_AT_ONCE // (features.shape[0] * pixels))
-    if classes < at_once + 4:
-        return enlarge(features).argmax(1)
-    best, labels, first = features.new_empty(0), features.new_empty(0), 0
-    for part in features.contiguous().tensor_split(classes // at_once, 1):
-        values, indices = enlarge(part.contiguous()).max(1)
-        if first == 0:
-            best, labels = values, indices
-        else:
-            better = values > best
-            labels = torch.where(better, indices.add_(first), labels)
-            best = torch.where(better, values, best)
-        first += part.shape[1]
-    return labels
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Puts a model into evaluation mode, and afterwards each of its modules back into the mode it was in.

@@ -9,7 +9,10 @@ import torchmetrics
 from torch import Tensor
 
 from segcontext.errors import ShapeError
+from segcontext.metrics.confusion_counts import count_natively
 from segcontext.metrics.labels import Labels, as_integers, check_range, check_shapes
+from segcontext.metrics.plain import obstacle
+from segcontext.ops.implementations import choose
 
 __all__ = ["ConfusionMatrix", "Scores", "confusion_matrix", "scores"]
 
@@ -30,10 +33,17 @@ def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ig
         ShapeError: the two have different shapes, or are not integers.
         LabelError: a value is neither a class nor void.
 
+    Note:
+        On the CPU compiled loops count, on all of PyTorch's threads; `segcontext.ops.use_implementation` switches them.
+
     Example:
         >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 255]), 2).tolist()
         [[1, 1], [0, 0]]
     """
+    if choose("confusion_matrix", None, {"native": obstacle(prediction, target)}) == "native":
+        counts = count_natively(prediction, target, num_classes, ignore_index)
+        if counts is not None:
+            return counts
     truth = as_integers(target, "The target")
     predicted = as_integers(prediction, "The prediction").to(truth.device)
     check_shapes(predicted, truth)

@@ -6,6 +6,7 @@ from segcontext.ops.em_attention import EMAttention, em_attention, em_responsibi
 from segcontext.ops.local_attention import local_attention
 from segcontext.ops.non_local_attention import non_local_attention
 from segcontext.ops.point_attention import point_attention
+from segcontext.ops.resized_argmax import label_dtype, resized_argmax
 
 __all__ = [
     "DoubleAttention",
@@ -14,7 +15,9 @@ __all__ = [
     "double_attention",
     "em_attention",
     "em_responsibilities",
+    "label_dtype",
     "local_attention",
     "non_local_attention",
     "point_attention",
+    "resized_argmax",
 ]

@@ -1,0 +1,21 @@
+"""Arrays of any number and shape, handed to compiled loops as addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+__all__ = ["floats_at"]
+
+
+@intrinsic
+def floats_at(_: Any, address: Any) -> Any:
+    """The float32 values that lie at an address, for `numba.carray`."""
+    signature = types.CPointer(types.float32)(types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
+
+    return signature, generate

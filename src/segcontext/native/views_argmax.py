@@ -1,0 +1,243 @@
+"""The argmax of several views' logits or probabilities, added up tile by tile and never held as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from segcontext.native.addresses import floats_at
+from segcontext.native.jit import inlined, jit
+
+__all__ = ["TILE", "label_tiles"]
+
+#: Rows and columns of a tile.
+TILE = (8, 16)
+
+_ROWS, _COLUMNS = TILE
+_PIXELS = _ROWS * _COLUMNS
+_LOG2E = np.float32(1.4426950408889634)
+# ln 2 in two parts: the first has few digits, so that its multiples are exact.
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+
+
+@inlined
+def _exp(x: Any) -> Any:
+    """e^x of a float32 of at most about 0; relative error below 3e-7."""
+    x = max(x, np.float32(-86))
+    n = np.floor(x * _LOG2E + np.float32(0.5))
+    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1)
+    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@jit
+def label_tiles(
+    addresses: Any,
+    shapes: Any,
+    classes: int,
+    tops: Any,
+    row_weights: Any,
+    lefts: Any,
+    column_weights: Any,
+    softmax: bool,
+    labels: Any,
+    first: int,
+    last: int,
+) -> None:
+    """Finds the labels of some rows of tiles.
+
+    Every value of a view's answer lies between the smallest and the largest of the features' values under the tile.
+    So each class's sum over the views is bounded on both sides, and only classes whose bound from above reaches the
+    largest bound from below are added up pixel by pixel. In the softmax a class counts from 2⁻²⁸ of the others' sum.
+
+    Args:
+        addresses: of each view's logits, float32, (classes, h, w) without gaps, all finite; int64, (views,).
+        shapes: their h and w, (views, 2).
+        classes: how many there are.
+        tops: of each row of labels, the first row of features it is made of, int32, (views, H).
+        row_weights: weights of that row and those below it, float32, (views, H, taps).
+        lefts: the same of columns, int32, (views, W + a tile's columns).
+        column_weights: float32, (views, taps, W + a tile's columns).
+        softmax: whether probabilities are added up, or logits.
+        labels: integers, (H, W), to be filled.
+        first: first row of tiles.
+        last: row of tiles behind the last.
+    """
+    views = len(addresses)
+    taps = row_weights.shape[2]
+    height, width = labels.shape
+    across = (width + _COLUMNS - 1) // _COLUMNS
+    low = np.empty((views, across, classes), np.float32)
+    high = np.empty((views, across, classes), np.float32)
+    widest = 0
+    for v in range(views):
+        widest = max(widest, shapes[v, 1])
+    small, large = np.empty(widest, np.float32), np.empty(widest, np.float32)
+    least, most = np.empty((views, classes), np.float32), np.empty((views, classes), np.float32)
+    lows, highs = np.empty(classes, np.float32), np.empty(classes, np.float32)
+    below, beyond = np.empty(classes, np.float32), np.empty(classes, np.float32)
+    chosen = np.empty(classes, np.int32)
+    shares = np.empty((views, classes), np.float32)
+    z = np.empty((classes, _PIXELS), np.float32)
+    sums = np.empty((classes, _PIXELS), np.float32)
+    top = np.empty(_PIXELS, np.float32)
+    total = np.empty(_PIXELS, np.float32)
+    lines = np.empty((64, _COLUMNS), np.float32)
+    best = np.empty(_PIXELS, np.float32)
+    found = np.empty(_PIXELS, np.int32)
+    for tile in range(first, last):
+        y = tile * _ROWS
+        bottom = min(y + _ROWS, height) - 1
+        for v in range(views):
+            h, w = shapes[v, 0], shapes[v, 1]
+            logits = numba.carray(floats_at(addresses[v]), (classes, h, w))
+            upper, lower = tops[v, y], tops[v, bottom] + taps
+            for c in range(classes):
+                line = logits[c, upper]
+                for j in range(w):
+                    small[j] = line[j]
+                    large[j] = line[j]
+                for i in range(upper + 1, lower):
+                    line = logits[c, i]
+                    for j in range(w):
+                        small[j] = min(small[j], line[j])
+                        large[j] = max(large[j], line[j])
+                for t in range(across):
+                    a = lefts[v, t * _COLUMNS]
+                    b = lefts[v, t * _COLUMNS + _COLUMNS - 1]
+                    if b < a:
+                        a, b = b, a
+                    lo, hi = small[a], large[a]
+                    for j in range(a + 1, b + taps):
+                        lo = min(lo, small[j])
+                        hi = max(hi, large[j])
+                    low[v, t, c] = lo
+                    high[v, t, c] = hi
+        for t in range(across):
+            x = t * _COLUMNS
+            # Bounds of what is added up.
+            lows[:] = 0
+            highs[:] = 0
+            for v in range(views):
+                lo, hi = low[v, t], high[v, t]
+                if softmax:
+                    peak = hi[0]
+                    for c in range(1, classes):
+                        peak = max(peak, hi[c])
+                    least_sum, most_sum = np.float32(0), np.float32(0)
+                    for c in range(classes):
+                        below[c] = _exp(lo[c] - peak)
+                        beyond[c] = _exp(hi[c] - peak)
+                        least_sum += below[c]
+                        most_sum += beyond[c]
+                    for c in range(classes):
+                        least[v, c] = below[c] / (below[c] + max(most_sum - beyond[c], np.float32(0)))
+                        rest = max(least_sum - below[c], np.float32(0))
+                        most[v, c] = beyond[c] / (beyond[c] + rest)
+                        shares[v, c] = beyond[c] / max(least_sum, np.float32(1e-30))
+                        lows[c] += least[v, c]
+                        highs[c] += most[v, c]
+                else:
+                    for c in range(classes):
+                        lows[c] += lo[c]
+                        highs[c] += hi[c]
+            leader = 0
+            for c in range(1, classes):
+                if lows[c] > lows[leader]:
+                    leader = c
+            count = 0
+            for c in range(classes):
+                if c != leader and softmax:
+                    # Where the leader's logit is larger throughout a view, so is its probability.
+                    ahead = np.float32(0)
+                    for v in range(views):
+                        gap = least[v, leader] - most[v, c]
+                        if low[v, t, leader] >= high[v, t, c]:
+                            gap = max(gap, np.float32(0))
+                        ahead += gap
+                    out = ahead > np.float32(1e-5) * views
+                else:
+                    out = highs[c] < lows[leader] - np.float32(1e-5) * max(abs(lows[leader]), abs(highs[c]))
+                if c == leader or not out:
+                    chosen[count] = c
+                    count += 1
+            rows, columns = bottom + 1 - y, min(_COLUMNS, width - x)
+            if count == 1:
+                for row in range(rows):
+                    for column in range(columns):
+                        labels[y + row, x + column] = leader
+                continue
+            for n in range(count):
+                sums[n] = 0
+            for v in range(views):
+                h, w = shapes[v, 0], shapes[v, 1]
+                logits = numba.carray(floats_at(addresses[v]), (classes, h, w))
+                upper, lower = tops[v, y], tops[v, bottom] + taps
+                top[:] = -np.inf
+                n = 0
+                for c in range(classes):
+                    wanted = n < count and chosen[n] == c
+                    n += wanted
+                    if not wanted and (not softmax or shares[v, c] < np.float32(2.0**-28)):
+                        continue
+                    for i in range(upper, lower):
+                        line, into = logits[c, i], lines[i - upper]
+                        for column in range(_COLUMNS):
+                            into[column] = line[lefts[v, x + column]] * column_weights[v, 0, x + column]
+                        for tap in range(1, taps):
+                            for column in range(_COLUMNS):
+                                into[column] += (
+                                    line[lefts[v, x + column] + tap] * column_weights[v, tap, x + column]
+                                )
+                    values = z[c]
+                    for row in range(_ROWS):
+                        at = min(y + row, height - 1)
+                        i = tops[v, at] - upper
+                        for column in range(_COLUMNS):
+                            values[row * _COLUMNS + column] = lines[i, column] * row_weights[v, at, 0]
+                        for tap in range(1, taps):
+                            weight = row_weights[v, at, tap]
+                            for column in range(_COLUMNS):
+                                values[row * _COLUMNS + column] += lines[i + tap, column] * weight
+                    for p in range(_PIXELS):
+                        top[p] = max(top[p], values[p])
+                if softmax:
+                    total[:] = 0
+                    n = 0
+                    for c in range(classes):
+                        wanted = n < count and chosen[n] == c
+                        n += wanted
+                        if not wanted and shares[v, c] < np.float32(2.0**-28):
+                            continue
+                        values = z[c]
+                        for p in range(_PIXELS):
+                            values[p] = _exp(values[p] - top[p])
+                        for p in range(_PIXELS):
+                            total[p] += values[p]
+                    for p in range(_PIXELS):
+                        total[p] = np.float32(1) / total[p]
+                else:
+                    total[:] = 1
+                for n in range(count):
+                    values, into = z[chosen[n]], sums[n]
+                    for p in range(_PIXELS):
+                        into[p] += values[p] * total[p]
+            best[:] = sums[0]
+            found[:] = chosen[0]
+            for n in range(1, count):
+                values, c = sums[n], chosen[n]
+                for p in range(_PIXELS):
+                    better = values[p] > best[p]
+                    best[p] = values[p] if better else best[p]
+                    found[p] = c if better else found[p]
+            for row in range(rows):
+                for column in range(columns):
+                    labels[y + row, x + column] = found[row * _COLUMNS + column]

@@ -1,0 +1,150 @@
+"""The likeliest class of each pixel, straight from the logits of the features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segcontext import native
+from segcontext.errors import ShapeError
+from segcontext.ops.bilinear import places
+from segcontext.ops.implementations import Implementation, choose
+
+__all__ = ["label_dtype", "resized_argmax"]
+
+#: About as many logits are brought to their size at once (32 MiB) by the reference.
+VALUES_AT_ONCE = 2**23
+
+#: Logits of other layouts or types are copied so many at a time (1 MiB).
+COPIED_AT_ONCE = 2**18
+
+#: Below, height and width together, PyTorch interpolates by another kernel, which rounds otherwise.
+SMALL = 128
+
+
+def resized_argmax(
+    logits: Tensor,
+    size: tuple[int, int],
+    *,
+    align_corners: bool,
+    crop: tuple[int, int] | None = None,
+    implementation: Implementation | None = None,
+) -> Tensor:
+    """The argmax over the classes of bilinearly resized logits; the resized logits are never held as a whole.
+
+    They are by far the largest tensor of a prediction. The reference makes those of a few classes at a time. The native
+    form goes by the cells between four neighbouring values: as interpolation stays between the smallest and the largest
+    of the four, one class has most cells to itself, and elsewhere only the few that can be largest are interpolated.
+
+    Args:
+        logits: (B, classes, h, w).
+        size: (H, W) that they are brought to.
+        align_corners: of the interpolation.
+        crop: (height, width) of the upper left part that is asked for; `None` is all.
+        implementation: ``"reference"``, ``"native"`` (the CPU) or ``"auto"``.
+
+    Returns:
+        Integers as `label_dtype` has them, (B, height, width), on the device of the logits: the first class where
+        several are largest.
+
+    Raises:
+        ShapeError: the logits have another shape, or the crop does not lie within the size.
+
+    Note:
+        Both forms name the argmax of `torch.nn.functional.interpolate` on contiguous float32 logits, the native one
+        with the same roundings as on processors with fused multiply-adds. PyTorch rounds otherwise on others, and for
+        channels-last tensors: where two classes are equally large but for that, another of the two may be named.
+
+    Example:
+        >>> resized_argmax(torch.tensor([[[[0.0, 3.0]], [[1.0, 1.0]]]]), (1, 4), align_corners=False).tolist()
+        [[[1, 1, 0, 0]]]
+    """
+    height, width = crop or size
+    if logits.ndim != 4 or 0 in logits.shape or not logits.is_floating_point():
+        raise ShapeError(f"Logits are floats of shape (B, classes, h, w), none of them 0; got {tuple(logits.shape)}.")
+    if not (0 < height <= size[0] and 0 < width <= size[1]):
+        raise ShapeError(f"The part that is asked for, {height}×{width}, does not lie within {size[0]}×{size[1]}.")
+    logits = logits.detach()
+    if choose("resized_argmax", implementation, {"native": _obstacle(logits, size)}) == "native":
+        low, high = (value.item() for value in logits.aminmax())
+        largest = max(-low, high)
+        # Infinities and what is no number spread over all pixels nearby, other than values in between.
+        if largest <= torch.finfo(torch.float32).max:
+            return _native(logits, size, align_corners, (height, width), largest)
+
+    def enlarge(part: Tensor) -> Tensor:
+        wide = part if part.dtype == torch.float64 else part.float()
+        resized = F.interpolate(wide.contiguous(), size=size, mode="bilinear", align_corners=align_corners)
+        return resized[..., :height, :width]
+
+    return _reference(logits, enlarge, size[0] * size[1]).to(label_dtype(logits.shape[1]))
+
+
+def label_dtype(classes: int) -> torch.dtype:
+    """The smallest type of integers that holds so many classes: uint8, int16 or int32."""
+    return torch.uint8 if classes <= 2**8 else torch.int16 if classes <= 2**15 else torch.int32
+
+
+def _obstacle(logits: Tensor, size: tuple[int, int]) -> str | None:
+    if logits.device.type != "cpu":
+        return f"it runs on the CPU, and the logits are on {logits.device.type}"
+    if logits.dtype == torch.float64:
+        return "it computes in float32, and the logits are float64"
+    if sum(size) <= SMALL:
+        return f"it is made for sizes of more than {SMALL} pixels, height and width together"
+    return native.unavailable()
+
+
+def _native(
+    logits: Tensor, size: tuple[int, int], align_corners: bool, crop: tuple[int, int], largest: float
+) -> Tensor:
+    from segcontext.native.lanes import LANES
+    from segcontext.native.resized_argmax import BLOCK, argmax_rows
+
+    batch, classes, high, wide = logits.shape
+    rows, columns = places(high, size[0], align_corners), places(wide, size[1], align_corners)
+    starts = np.searchsorted(columns.first[: crop[1]], np.arange(wide + 1)).astype(np.int32)
+    weights = [np.pad(weight, (0, LANES)) for weight in columns[1:]]
+    # An interpolated value is off by at most four roundings.
+    slack = np.float32(largest * 2**-20)
+    labels = torch.empty(batch, *crop, dtype=label_dtype(classes))
+    at_once = max(1, COPIED_AT_ONCE // (classes * wide))
+    for image, filled in zip(logits, labels.numpy(), strict=True):
+        whole = image.numpy() if image.dtype == torch.float32 and image.is_contiguous() else None
+
+        def fill(first: int, last: int) -> None:
+            while first < last:
+                top = int(rows.first[first])
+                # Rows of the features that this step has, and the labels that lie between them.
+                count = high - top if whole is not None else min(at_once + 1, high - top)
+                stop = last if top + count == high else min(last, int(np.searchsorted(rows.first, top + count - 1)))
+                held = image[:, top : top + count].float().contiguous().numpy() if whole is None else whole
+                origin = top if whole is None else 0
+                argmax_rows(held, origin, slack, *rows, starts, *weights, filled, first, stop)
+                first = stop
+
+        native.split(crop[0], fill, grain=BLOCK)
+    return labels
+
+
+def _reference(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixels: int) -> Tensor:
+    classes = features.shape[1]
+    # No fewer than four: PyTorch interpolates less than that by another kernel, which rounds otherwise.
+    at_once = max(4, VALUES_AT_ONCE // (features.shape[0] * pixels))
+    if classes < at_once + 4:
+        return enlarge(features).argmax(1)
+    best, labels, first = features.new_empty(0), features.new_empty(0), 0
+    for part in features.tensor_split(classes // at_once, 1):
+        values, indices = enlarge(part).max(1)
+        if first == 0:
+            best, labels = values, indices
+        else:
+            better = values > best
+            labels = torch.where(better, indices.add_(first), labels)
+            best = torch.where(better, values, best)
+        first += part.shape[1]
+    return labels
