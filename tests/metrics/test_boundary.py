@@ -236,7 +236,8 @@ def test_arrays_tensors_maps_and_batches(dtype):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"slacks": []}, RecipeError, "at least one slack"),
+        ({"slacks": []}, RecipeError, "a list of at least one slack"),
+        ({"slacks": 3}, RecipeError, r"a list of at least one slack.*not 3\."),
         ({"slacks": [0]}, RecipeError, "above 0"),
         ({"slacks": [2, -0.1]}, RecipeError, "not -0.1"),
         ({"slacks": [math.nan]}, RecipeError, "nan"),

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from segcontext.data.class_entries import VOID_NAMES
 from segcontext.data.masks import VOID, Colour
 from segcontext.errors import DataError
 from segcontext.pictures import default_palette
 
 __all__ = ["ClassTable", "is_void", "read_class_table"]
 
-_VOID_NAMES = ("void", "ignore", "ignored", "unlabelled", "unlabeled", "__ignore__")
+_VOID_NAMES = (*VOID_NAMES, "__ignore__")
 _GAP = r"\s*[,;\s]\s*"
 _NUMBERS = rf"(?P<r>\d+){_GAP}(?P<g>\d+){_GAP}(?P<b>\d+)"
 # As a classes file holds it: numbers may begin and end the name.

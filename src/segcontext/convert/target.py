@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segcontext.convert.class_table import ClassTable, is_void
+from segcontext.data.class_entries import read_classes
 from segcontext.data.files import IMAGE_SUFFIXES
-from segcontext.data.folder import _read_classes
 from segcontext.errors import DataError, OutputExists
 from segcontext.files import atomic_path
 from segcontext.pictures import save_labels
@@ -126,7 +126,7 @@ class FolderTarget:
     def _same(self, classes: ClassTable) -> bool:
         """Whether the folder's classes file says the same, in its own words."""
         try:
-            found = _read_classes(self.folder)
+            found = read_classes(self.folder)
         except DataError:
             return False
         known = [entry for entry in found if not is_void(entry.name)]

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import yaml
 from PIL import Image
 from torchvision import tv_tensors
 
+from segcontext.data.class_entries import CLASS_FILES, ClassEntry, as_colour, read_classes
 from segcontext.data.dataset import IMAGE_SUFFIXES, VOID, Colour, Dataset, Item, list_files, what_lies_at
 from segcontext.errors import DataError, DatasetNotFound, SampleError
 from segcontext.pictures import default_palette
@@ -25,10 +20,7 @@ __all__ = ["Folder"]
 
 logger = logging.getLogger(__name__)
 
-_CLASS_FILES = ("classes.txt", "classes.json", "classes.yaml", "classes.yml")
 _SPLIT_NAMES = ("train", "val", "test", "trainval", "training", "validation")
-_VOID_NAMES = ("void", "ignore", "ignored", "unlabelled", "unlabeled")
-_LINE = re.compile(r"(?:(?P<value>\d+)\s+)?(?P<name>.*?\S)(?:\s+(?P<colour>\d+\s+\d+\s+\d+))?")
 
 
 class Folder(Dataset):
@@ -86,8 +78,8 @@ class Folder(Dataset):
             raise DatasetNotFound(
                 f"No folder {root / 'images'}: expected images/, masks/ and classes.txt in {root}. {what_lies_at(root)}"
             )
-        entries = _read_classes(root)
-        known = [entry for entry in entries if entry.name.lower() not in _VOID_NAMES]
+        entries = read_classes(root)
+        known = [entry for entry in entries if not entry.is_void]
         self.classes = tuple(entry.name for entry in known)
         self._label_map = {
             VOID: VOID,
@@ -121,7 +113,7 @@ class Folder(Dataset):
     @classmethod
     def recognises(cls, root: Path) -> bool:
         """Whether `root` holds ``images``, and ``masks`` or a classes file; what is missing is said on opening."""
-        return (root / "images").is_dir() and any((root / name).exists() for name in ("masks", *_CLASS_FILES))
+        return (root / "images").is_dir() and any((root / name).exists() for name in ("masks", *CLASS_FILES))
 
     def label_map(self) -> Mapping[int, int]:
         """The values of the classes file."""
@@ -141,7 +133,7 @@ class Folder(Dataset):
                 )
         return mask
 
-    def _palette(self, known: list[_Class]) -> tuple[Colour, ...]:
+    def _palette(self, known: list[ClassEntry]) -> tuple[Colour, ...]:
         given = tuple(entry.colour for entry in known if entry.colour)
         if len(given) == len(known):
             return given
@@ -156,76 +148,7 @@ class Folder(Dataset):
             return self.palette
         if len(table) < 3 * max(entry.value for entry in known) + 3:
             return self.palette
-        return tuple(_colour(table[3 * entry.value : 3 * entry.value + 3]) for entry in known)
-
-
-class _Class(NamedTuple):
-    name: str
-    value: int
-    colour: Colour | None
-
-
-def _read_classes(root: Path) -> list[_Class]:
-    """The entries of the classes file, void among them."""
-    path = next((root / name for name in _CLASS_FILES if (root / name).is_file()), None)
-    if path is None:
-        raise DatasetNotFound(
-            f"No classes file in {root}: expected classes.txt with one class name per line, or classes.json or "
-            f"classes.yaml. {what_lies_at(root)}"
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        parsed = _parse_lines(text) if path.suffix == ".txt" else _parse_objects(path, text)
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a list of classes: {error}. {_CLASSES_ADVICE}") from error
-    known = [(name, value) for name, value, _ in parsed if name.lower() not in _VOID_NAMES]
-    unvalued = [name for name, value in known if value is None]
-    if not 0 < len(known) <= VOID:
-        raise DataError(f"{path} names {len(known)} classes, expected 1..{VOID}. {_CLASSES_ADVICE}")
-    if 0 < len(unvalued) < len(known):
-        raise DataError(f"{path}: '{unvalued[0]}' has no value, others have. Give one to each class or to none.")
-    order = count()
-    entries = [_Class(name, next(order) if value is None else value, colour) for name, value, colour in parsed]
-    for number in (number for entry in entries for number in (entry.value, *(entry.colour or ()))):
-        if not 0 <= number <= VOID:
-            raise DataError(f"{path} holds the number {number}; values and colours are 0..{VOID}. {_CLASSES_ADVICE}")
-    for field in ("name", "value"):
-        twice = [item for item, times in Counter(getattr(entry, field) for entry in entries).items() if times > 1]
-        if twice:
-            raise DataError(f"{path} holds the {field} '{twice[0]}' twice; each class needs its own.")
-    return entries
-
-
-_CLASSES_ADVICE = "Write one class per line: `name`, `name r g b`, `value name` or `value name r g b`."
-
-
-def _parse_lines(text: str) -> list[tuple[str, int | None, Colour | None]]:
-    parsed: list[tuple[str, int | None, Colour | None]] = []
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line.partition("#")[0].strip())
-        if match:
-            value = int(match["value"]) if match["value"] else None
-            parsed.append((match["name"], value, _colour(match["colour"].split()) if match["colour"] else None))
-    return parsed
-
-
-def _parse_objects(path: Path, text: str) -> list[tuple[str, int | None, Colour | None]]:
-    content: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    if isinstance(content, Mapping):
-        content = [{"name": name, "value": int(value)} for value, name in content.items()]
-    parsed: list[tuple[str, int | None, Colour | None]] = []
-    for entry in content:
-        fields = entry if isinstance(entry, Mapping) else {"name": entry}
-        colour, value = fields.get("colour", fields.get("color")), fields.get("value")
-        if not isinstance(fields["name"], str):
-            raise TypeError(f"the class name {fields['name']!r} is not text; put it into quotes")
-        parsed.append((fields["name"], None if value is None else int(value), colour and _colour(colour)))
-    return parsed
-
-
-def _colour(channels: Iterable[Any]) -> Colour:
-    red, green, blue = (int(channel) for channel in channels)
-    return red, green, blue
+        return tuple(as_colour(table[3 * entry.value : 3 * entry.value + 3]) for entry in known)
 
 
 def _list_files(root: Path) -> dict[str, Path]:

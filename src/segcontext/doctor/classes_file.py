@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from segcontext.data.class_entries import VOID_NAMES
 from segcontext.data.masks import Colour
 from segcontext.doctor.finding import Mend
 
@@ -14,7 +15,6 @@ __all__ = ["BACKGROUND", "ClassLine", "classes_by_colour", "classes_file", "made
 BACKGROUND = ("background", "bg")
 
 # `Folder` takes each of these for void; a classes file holds no name twice.
-_VOID_NAMES = ("void", "ignore", "unlabelled", "ignored", "unlabeled")
 
 
 class ClassLine(NamedTuple):
@@ -75,7 +75,7 @@ def void_lines(values: Iterable[int], beside: Iterable[ClassLine] = ()) -> list[
         ['ignore', 'unlabelled']
     """
     taken = {line.name.lower() for line in beside}
-    values, names = sorted(values), [name for name in _VOID_NAMES if name not in taken]
+    values, names = sorted(values), [name for name in VOID_NAMES if name not in taken]
     if len(values) > len(names):
         return None
     return [ClassLine(value, name, void=True) for value, name in zip(values, names, strict=False)]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from segcontext.data import Dataset, Folder, Item
+from segcontext.data.class_entries import read_classes
 from segcontext.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES
-from segcontext.data.folder import _read_classes
 from segcontext.doctor.classes_file import ClassLine
 from segcontext.doctor.listing import lossy_twin, read_list, scan
 from segcontext.doctor.survey import Split
@@ -93,7 +93,7 @@ class LenientFolder(Lenient, Folder):
         super().__init__(root, split)
         self.lines = tuple(
             ClassLine(entry.value, entry.name, entry.name not in self.classes, entry.colour)
-            for entry in _read_classes(self.root)
+            for entry in read_classes(self.root)
         )
 
     @property

@@ -192,9 +192,10 @@ class BoundaryFScore(torchmetrics.Metric):
 def _check(slacks: Sequence[float], protocol: str) -> None:
     if protocol not in ("paper", "strict"):
         raise RecipeError(f"The protocol of the boundary F-score is 'paper' or 'strict', not {protocol!r}.")
-    if len(slacks) == 0:
+    if np.ndim(slacks) != 1 or len(slacks) == 0:
         raise RecipeError(
-            "The boundary F-score needs at least one slack, such as 3 (pixels) or 0.005 (of the diagonal)."
+            "The boundary F-score needs a list of at least one slack, such as [3] (pixels) or [0.005] (of the "
+            f"diagonal), not {slacks!r}."
         )
     for slack in slacks:
         check_width(slack, "A slack")
