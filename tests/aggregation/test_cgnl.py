@@ -64,3 +64,19 @@ def test_half_precision_survives_a_huge_dot_product():
 def test_groups_that_do_not_divide_are_refused(channels, inner, groups):
     with pytest.raises(RecipeError, match="groups must divide"):
         CGNL(channels, channels=inner, groups=groups)
+
+
+def test_where_the_dot_product_passes_through_zero_gradients_grow():
+    """The note on clipping: one group's number is set by the rows of p alone, to a thousand and to nothing."""
+    block, x = CGNL(32, groups=4).double(), torch.randn(1, 32, 9, 11, dtype=torch.float64).relu()
+    first = block.p.weight.detach()[:4].clone()
+    direction, lengths = torch.randn_like(x), []
+    for wanted in (1e3, 0.0):
+        with torch.no_grad():
+            block.p.weight[:4] = first
+            terms = (block.p(x) * block.g(x))[0, :4].sum((1, 2))
+            block.p.weight[0] *= (wanted - terms[1:].sum()) / terms[0]
+        given = x.clone().requires_grad_()
+        (block(given).features * direction).sum().backward()
+        lengths.append(given.grad.norm().item())
+    assert lengths[1] > 100 * lengths[0]

@@ -35,7 +35,9 @@ class CGNL(nn.Module):
         :math:`\phi^\top g` is one number per image and group. It commutes with W_z, so it is applied after it, in
         float32: the published order overflows half precision.
         The group norm has the same groups and so divides that number out again: what is left of it is its sign, and
-        its size only against the norm's ε. As in the published block, ``p`` and ``g`` thus learn next to nothing.
+        its size only against the norm's ε. As in the published block, ``p`` and ``g`` thus learn next to nothing, but
+        where that number passes through zero all gradients grow, by up to 1/√ε: `clip_gradient` keeps an optimizer that
+        remembers them, such as AdamW, from slowing down for hundreds of steps.
 
     Example:
         >>> import torch
