@@ -110,9 +110,16 @@ def em_attention(
         if gradient == "all":
             return _followed(x, means, weight, bias, iterations, lam, norm, eps, without_mass, responsibilities)
         run = em_bases(
-            *(x, means),
-            **{"weight": weight, "bias": bias, "iterations": iterations, "lam": lam, "norm": norm},
-            **{"eps": eps, "without_mass": without_mass, "keep": gradient == "none"},
+            x,
+            means,
+            weight=weight,
+            bias=bias,
+            iterations=iterations,
+            lam=lam,
+            norm=norm,
+            eps=eps,
+            without_mass=without_mass,
+            keep=gradient == "none",
         )
         if run.shares is not None:
             out = run.shares @ run.bases.to(x.dtype)
@@ -153,10 +160,10 @@ def em_bases(
         The bases, before and after the last M step.
     """
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        x, bases, weight, bias = (None if each is None else each.detach() for each in (x, bases, weight, bias))
-        means = bases.float().expand(x.shape[0], -1, -1).contiguous()
+        weight, bias = (None if each is None else each.detach() for each in (weight, bias))
+        means = bases.detach().float().expand(x.shape[0], -1, -1).contiguous()
         options = (iterations, lam, norm, eps, without_mass == "keep", keep)
-        found, mass, before, shares = _run(x.contiguous(), means, weight, bias, *options)
+        found, mass, before, shares = _run(x.detach().contiguous(), means, weight, bias, *options)
         return Run(found, mass, before, shares if keep else None)
 
 

@@ -41,14 +41,14 @@ def summed(x: Tensor, folded: Tensor, offset: Tensor, *, keep: bool = False) -> 
     parts = min(-(-pixels // tile), max(1, _processors(x) // batch))
     found = x.new_empty(batch, parts, bases, channels, dtype=torch.float32)
     masses = x.new_empty(batch, parts, bases, dtype=torch.float32)
-    z = x.new_empty(batch, pixels, bases) if keep else None
+    shares = x.new_empty(batch, pixels, bases) if keep else None
     em.sums[parts, batch](
-        *(x, folded, offset, found, masses, found if z is None else z, pixels),
+        *(x, folded, offset, found, masses, found if shares is None else shares, pixels),
         **{"BASES": bases, "CHANNELS": channels, "SHARES": keep, "TILE": tile, "WIDE_BASES": wide_bases, "WIDE": wide},
         num_warps=8,
         num_stages=2,
     )
-    return found, masses, z
+    return found, masses, shares
 
 
 def assign(x: Tensor, folded: Tensor, offset: Tensor) -> Tensor:
