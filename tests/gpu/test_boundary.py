@@ -11,7 +11,7 @@ from segcontext.metrics.boundary_matches import boundary_matches as reference
 
 @pytest.mark.parametrize(
     ("size", "classes", "slacks"),
-    [((23, 31), 4, [3, 1, 2.5]), ((1, 9), 2, [1]), ((9, 1), 40, [2, 2]), ((40, 33), 70, [1.5, 4])],
+    [((23, 31), 4, [3, 1, 2.5]), ((1, 9), 2, [1]), ((9, 1), 40, [2, 2]), ((12, 17), 70, [1.5, 2])],
 )
 def test_the_same_counts(device, size, classes, slacks):
     maps = [torch.randint(-1, classes, size, dtype=torch.int32) for _ in range(2)]

@@ -100,4 +100,4 @@ def test_compiles_in_one_graph(device, far, gradient):
 
 
 def test_more_bases_than_fit(device):
-    assert "256 bases" in em_obstacle(torch.zeros(1, 2, 3, device=device), torch.zeros(300, 3, device=device))
+    assert "128 bases" in em_obstacle(torch.zeros(1, 2, 3, device=device), torch.zeros(300, 3, device=device))

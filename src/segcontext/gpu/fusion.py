@@ -81,7 +81,8 @@ def _fuse(
     batch, classes, height, width = shape
     labels = logits.new_empty(batch, height, width, dtype=torch.int64)
     wide = max(16, 1 << (classes - 1).bit_length())
-    pixels = max(8, 4096 // wide)
+    # More sums and interpolated values of all classes than these do not fit into registers.
+    pixels = max(8, 2048 // wide)
     fusion.fuse[ceil(width / pixels), height, batch](
         *(logits, sizes, starts, steps, labels, len(starts), height, width),
         **{"CLASSES": classes, "SOFTMAX": probabilities, "ALIGNED": align_corners},
