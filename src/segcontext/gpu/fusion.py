@@ -87,6 +87,7 @@ def _fuse(
         *(logits, sizes, starts, steps, labels, len(starts), height, width),
         **{"CLASSES": classes, "SOFTMAX": probabilities, "ALIGNED": align_corners},
         **{"WIDE_CLASSES": wide, "PIXELS": pixels},
+        num_warps=8,
     )
     return labels
 
