@@ -22,8 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpu_works import SMALL, TOPICS, Sizes, Work
+from gpu_evaluation import boundaries, counting, fusion
+from gpu_works import SMALL, Sizes, Work, em_unit, gating, local
 from measuring import Case, peak_memory
+
+TOPICS = (em_unit, local, gating, counting, boundaries, fusion)
 
 
 def cases(quick: bool) -> Iterable[Case]:

@@ -15,11 +15,9 @@ from segcontext import ops
 from segcontext.gpu.em_attention import em_attention, em_bases
 from segcontext.gpu.em_output import em_output
 from segcontext.gpu.gating import gate
-from segcontext.gpu.largest import confusion
 from segcontext.gpu.local_attention import local_attention
-from segcontext.metrics import confusion_matrix
 
-__all__ = ["SMALL", "TOPICS", "Sizes", "Work"]
+__all__ = ["SMALL", "Sizes", "Work", "em_unit", "gating", "local"]
 
 #: An H200: bytes/s of its memory, bfloat16 operations/s of its tensor cores (dense, as measured at best).
 BYTES, OPERATIONS = 4.8e12, 790e12
@@ -233,37 +231,6 @@ def gating(sizes: Sizes) -> Iterable[Work]:
         "LDv1", f"with backward, {name}", partial(both, gate), partial(both, plain), "eager, plain form", slopes
     )
     yield Work(case, 0, 5 * moved)
-
-
-def counting(sizes: Sizes) -> Iterable[Work]:
-    """The confusion matrix from small logits."""
-    for classes in (19, 171):
-        logits = torch.randn(1, classes, sizes.height // 8 or 1, sizes.width // 8 or 1, device=sizes.device)
-        # Smooth, as a network's are.
-        logits = F.interpolate(logits, (sizes.height, sizes.width), mode="bicubic").to(sizes.dtype)
-        target = torch.randint(0, classes, (1, *sizes.image), device=sizes.device, dtype=torch.uint8)
-
-        def plain(logits: Tensor = logits, target: Tensor = target, classes: int = classes) -> Tensor:
-            labels = F.interpolate(logits.float(), target.shape[1:], mode="bilinear", align_corners=True).argmax(1)
-            return confusion_matrix(labels, target, classes)
-
-        ours = partial(confusion, logits, target)
-
-        def agreement(ours: Callable[[], tuple[Tensor, Tensor]] = ours, plain: Callable[[], Tensor] = plain) -> str:
-            wrong = int((ours()[0] - plain()).abs().sum()) // 2
-            if wrong > 1e-5 * sizes.image[0] * sizes.image[1]:
-                raise ArithmeticError(f"{wrong} pixels are counted elsewhere.")
-            return f"{wrong} pixels elsewhere"
-
-        case = Case(
-            *("Evaluation", f"upsample, argmax, confusion, {classes} classes, {sizes.image}"),
-            *(ours, plain, "upsample, argmax, bincount", agreement),
-        )
-        goal = 20 if classes == 19 else None
-        yield Work(case, 0, logits.numel() * logits.element_size() + target.numel(), goal, waits=True)
-
-
-TOPICS = (em_unit, local, gating, counting)
 
 
 def _shape(x: Tensor) -> str:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-#: Files that run kernels.
-RUNNING = [f"test_{name}.py" for name in ("em_attention", "em_output", "local_attention", "gating", "largest")]
+#: What has kernels, and the files that run them.
+OPERATIONS = ("em_attention", "em_output", "local_attention", "gating", "largest", "boundary", "fusion")
+RUNNING = [f"test_{name}.py" for name in OPERATIONS]
 
 collect_ignore = [] if INTERPRETED or torch.cuda.is_available() else RUNNING
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from segcontext.gpu import em_output, em_steps, gating, largest, local_attention, small_products
+from segcontext.gpu import boundary, em_output, em_steps, fusion, gating, largest, local_attention, small_products
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -44,10 +44,10 @@ def launches(monkeypatch):
     """Everything that is launched, instead of being run."""
     from triton.runtime.jit import JITFunction
 
-    from segcontext.gpu.kernels import bases, em, gating, largest, local, output
+    from segcontext.gpu.kernels import bases, boundary, em, fusion, gating, largest, local, output
 
     found = []
-    for module in (bases, em, gating, largest, local, output):
+    for module in (bases, boundary, em, fusion, gating, largest, local, output):
         for name in module.__all__:
             if isinstance(getattr(module, name), JITFunction):
                 monkeypatch.setattr(module, name, Recorder(getattr(module, name), found))
@@ -154,3 +154,15 @@ def test_largest(launches, tmp_path, classes):
     largest._count(logits, torch.empty(1, 1024, 2048, dtype=torch.uint8), [1024, 2048], 255, True)
     largest._argmax(logits, [1024, 2048], [1024, 2048], True, torch.uint8)
     check(launches, tmp_path, ["largest", "largest"])
+
+
+@pytest.mark.parametrize("classes", [19, 171])
+def test_fusion(launches, tmp_path, classes):
+    view = fusion.View(torch.empty(1, classes, 65, 129), (513, 1025), (512, 1024), True)
+    fusion.fuse([view], (1024, 2048))
+    check(launches, tmp_path, ["fuse"])
+
+
+def test_boundary(launches, tmp_path):
+    boundary._count(torch.empty(2, 1024, 2048, dtype=torch.int32), 19, [3.0, 5.0, 9.0, 12.0])
+    check(launches, tmp_path, ["mark", "match"])

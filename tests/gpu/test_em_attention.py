@@ -65,6 +65,23 @@ def test_matches_the_reference(device, precision, far, options, sizes):
             assert far(mine.grad, theirs.grad) < 2 * slack
 
 
+@pytest.mark.parametrize("gradient", ["none", "last", "all"])
+@pytest.mark.parametrize("following", [False, True])
+def test_what_the_reconstruction_is_added_to(device, far, gradient, following):
+    ours, (x, bases) = draw(device, torch.float32, pixels=40)
+    residual = [torch.randn(size, requires_grad=following) for size in ((2, 40, 21), (21, 21), (21,))]
+    there = tuple(each.detach().to(device).requires_grad_(following) for each in residual)
+    found = em_attention(*ours, iterations=1, gradient=gradient, residual=there).reconstruction
+    plain = ops.em_attention(x, bases, iterations=1, gradient=gradient).reconstruction
+    residual = [each.detach().double().requires_grad_(following) for each in residual]
+    wanted = (residual[0] + plain.relu() @ residual[1].mT + residual[2]).relu()
+    assert far(found, wanted) < 1e-5
+    if following:
+        slopes = torch.autograd.grad(found.square().sum(), there)
+        for mine, theirs in zip(slopes, torch.autograd.grad(wanted.square().sum(), residual), strict=True):
+            assert far(mine, theirs) < 1e-5
+
+
 def test_a_basis_without_mass_stays(device):
     x, bases = torch.ones(1, 40, 16, device=device), torch.zeros(3, 16, device=device)
     bases[0] = 10
@@ -100,4 +117,4 @@ def test_compiles_in_one_graph(device, far, gradient):
 
 
 def test_more_bases_than_fit(device):
-    assert "256 bases" in em_obstacle(torch.zeros(1, 2, 3, device=device), torch.zeros(300, 3, device=device))
+    assert "128 bases" in em_obstacle(torch.zeros(1, 2, 3, device=device), torch.zeros(300, 3, device=device))

@@ -34,11 +34,11 @@ def obstacle(*tensors: Tensor | None) -> str | None:
         Under ``TRITON_INTERPRET=1`` tensors on the CPU are taken too: there Triton's interpreter runs the kernels,
         slowly, for tests; it multiplies bfloat16 wrongly, so bfloat16 is refused there.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting():
         return "an exported program has to run without segcontext"
     given = [tensor for tensor in tensors if tensor is not None]
     device = given[0].device
-    lacking = _lacking(device.type, device.index)
+    lacking: str | None = _lacking(device.type, device.index)
     if lacking is not None:
         return lacking
     for tensor in given:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.gpu.availability import obstacle
+from segcontext.gpu.em_output import em_output
 from segcontext.gpu.em_steps import MOST_BASES, em_mix, em_sums, summed
 from segcontext.gpu.small_products import finish, product
 
@@ -78,6 +79,7 @@ def em_attention(
     eps: float = 1e-6,
     without_mass: WithoutMass = "keep",
     responsibilities: bool = False,
+    residual: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Found:
     """`segcontext.ops.em_attention` with the exponential inner product, of the pixels W x + b.
 
@@ -95,6 +97,8 @@ def em_attention(
         eps: added to both denominators.
         without_mass: what becomes of bases without mass.
         responsibilities: whether z is returned.
+        residual: pixels (B, N, C), a weight (C, C) and a shift (C,), see `segcontext.gpu.em_output`: the reconstruction
+            is what these make of it, in the dtype of `x`.
 
     Returns:
         As there.
@@ -108,17 +112,32 @@ def em_attention(
         x = x.contiguous()
         means = bases.float().expand(x.shape[0], -1, -1).contiguous()
         if gradient == "all":
-            return _followed(x, means, weight, bias, iterations, lam, norm, eps, without_mass, responsibilities)
+            found = _followed(x, means, weight, bias, iterations, lam, norm, eps, without_mass, responsibilities)
+            return found if residual is None else found._replace(reconstruction=_added(found.reconstruction, residual))
         run = em_bases(
-            *(x, means),
-            **{"weight": weight, "bias": bias, "iterations": iterations, "lam": lam, "norm": norm},
-            **{"eps": eps, "without_mass": without_mass, "keep": gradient == "none"},
+            x,
+            means,
+            weight=weight,
+            bias=bias,
+            iterations=iterations,
+            lam=lam,
+            norm=norm,
+            eps=eps,
+            without_mass=without_mass,
+            keep=gradient == "none",
         )
         if run.shares is not None:
-            out = run.shares @ run.bases.to(x.dtype)
-            return Found(out, run.shares if responsibilities else None, run.bases, run.mass)
+            shares, bases = run.shares, run.bases.to(x.dtype)
+            if residual is None:
+                out = shares @ bases
+            elif torch.is_grad_enabled() and any(each.requires_grad for each in residual):
+                out = _added(shares @ bases, residual)
+            else:
+                out = em_output(*_alike(x, residual[:1]), shares, bases, *_alike(x, residual[1:]))
+            return Found(out, shares if responsibilities else None, run.bases, run.mass)
         folded, offset = _folded(run.before, weight, bias, lam, x.dtype)
         out = em_mix(x, folded, offset, run.bases.to(x.dtype))
+        out = out if residual is None else _added(out, residual)
         return Found(out, _shares(x, folded, offset) if responsibilities else None, run.bases, run.mass)
 
 
@@ -153,10 +172,10 @@ def em_bases(
         The bases, before and after the last M step.
     """
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        x, bases, weight, bias = (None if each is None else each.detach() for each in (x, bases, weight, bias))
-        means = bases.float().expand(x.shape[0], -1, -1).contiguous()
+        weight, bias = (None if each is None else each.detach() for each in (weight, bias))
+        means = bases.detach().float().expand(x.shape[0], -1, -1).contiguous()
         options = (iterations, lam, norm, eps, without_mass == "keep", keep)
-        found, mass, before, shares = _run(x.contiguous(), means, weight, bias, *options)
+        found, mass, before, shares = _run(x.detach().contiguous(), means, weight, bias, *options)
         return Run(found, mass, before, shares if keep else None)
 
 
@@ -230,6 +249,16 @@ def _followed(
         means = found if without_mass == "published" else torch.where((mass > eps)[..., None], found, means)
     out = em_mix(x, folded, offset, means.to(x.dtype))
     return Found(out, _shares(x, folded, offset) if responsibilities else None, means, mass)
+
+
+def _alike(x: Tensor, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(each.to(x.dtype).contiguous() for each in tensors)
+
+
+def _added(reconstruction: Tensor, residual: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """What `em_output` makes of a reconstruction, with gradients."""
+    seen, weight, shift = (each.to(reconstruction.dtype) for each in residual)
+    return (seen + F.linear(reconstruction.relu(), weight, shift)).relu()
 
 
 def _shares(x: Tensor, folded: Tensor, offset: Tensor) -> Tensor:

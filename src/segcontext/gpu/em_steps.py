@@ -12,8 +12,8 @@ from torch import Tensor
 
 __all__ = ["assign", "em_mix", "em_sums", "summed"]
 
-#: The most values of all bases that a program can hold beside their sums, and the most bases of the other kernels.
-HELD, MOST_BASES = 64 * 512, 256
+#: The most sums of all bases and the most channels that a program of `sums` can hold, and the most bases of the others.
+HELD, MOST_CHANNELS, MOST_BASES = 64 * 512, 512, 128
 
 
 def summed(x: Tensor, folded: Tensor, offset: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -33,7 +33,7 @@ def summed(x: Tensor, folded: Tensor, offset: Tensor, *, keep: bool = False) -> 
     batch, pixels, channels = x.shape
     bases = folded.shape[1]
     wide_bases, wide = _wide(bases), _wide(channels)
-    if x.dtype == torch.float32 or wide_bases * wide > HELD:
+    if x.dtype == torch.float32 or wide_bases * wide > HELD or wide > MOST_CHANNELS:
         # Three-part products of float32 and larger sums do not fit into registers.
         z = assign(x, folded, offset)
         return (z.mT @ x).float().unsqueeze(1), z.sum(1, dtype=torch.float32).unsqueeze(1), z if keep else None
@@ -41,14 +41,14 @@ def summed(x: Tensor, folded: Tensor, offset: Tensor, *, keep: bool = False) -> 
     parts = min(-(-pixels // tile), max(1, _processors(x) // batch))
     found = x.new_empty(batch, parts, bases, channels, dtype=torch.float32)
     masses = x.new_empty(batch, parts, bases, dtype=torch.float32)
-    z = x.new_empty(batch, pixels, bases) if keep else None
+    shares = x.new_empty(batch, pixels, bases) if keep else None
     em.sums[parts, batch](
-        *(x, folded, offset, found, masses, found if z is None else z, pixels),
+        *(x, folded, offset, found, masses, found if shares is None else shares, pixels),
         **{"BASES": bases, "CHANNELS": channels, "SHARES": keep, "TILE": tile, "WIDE_BASES": wide_bases, "WIDE": wide},
         num_warps=8,
         num_stages=2,
     )
-    return found, masses, z
+    return found, masses, shares
 
 
 def assign(x: Tensor, folded: Tensor, offset: Tensor) -> Tensor:
@@ -165,11 +165,9 @@ em_mix.register_autograd(_mix_backward, setup_context=_keep)
 def _shape(x: Tensor, bases: int) -> tuple[dict[str, int], dict[str, int]]:
     """Sizes of the blocks, and how a program runs, chosen so that registers do not spill on compute capability 9.0."""
     wide = _wide(bases)
-    large = x.dtype != torch.float32 and wide <= 64
-    return {"TILE": 128 if large else 64, "WIDE_BASES": wide, "CHUNK": 64}, {
-        "num_warps": 8 if large or wide > 64 else 4,
-        "num_stages": 3,
-    }
+    narrow = x.dtype != torch.float32
+    sizes = {"TILE": 128 if narrow and wide <= 64 else 64, "WIDE_BASES": wide, "CHUNK": 64 if narrow else 32}
+    return sizes, {"num_warps": 8, "num_stages": 3 if wide <= 64 else 2}
 
 
 def _wide(size: int) -> int:

@@ -46,7 +46,8 @@ def gate(x: Tensor, logits: Tensor, *, plain: float = 1.0, align_corners: bool =
         All between load and store is float32. Gradients are of the first order; that by the logits is gathered, so it
         repeats exactly.
     """
-    return _gate(x, logits, plain, align_corners)
+    out: Tensor = _gate(x, logits, plain, align_corners)
+    return out
 
 
 @torch.library.custom_op("segcontext::gate_triton", mutates_args=())

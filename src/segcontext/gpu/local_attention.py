@@ -53,7 +53,7 @@ def local_attention(
     """
     with torch.autocast(query.device.type, enabled=False):
         maps = (each.permute(0, 2, 3, 1).contiguous() for each in (query, key, value))
-        out, _ = _attend(*maps, kernel_size // 2, dilation, scale)
+        out: Tensor = _attend(*maps, kernel_size // 2, dilation, scale)[0]
         return out.permute(0, 3, 1, 2)
 
 
@@ -98,7 +98,8 @@ def _slopes(
 
     _, height, width, depth = query.shape
     channels = value.shape[-1]
-    found, shared = tuple(torch.empty_like(each) for each in (query, key, value)), torch.empty_like(sums)
+    found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    shared = torch.empty_like(sums)
     # The queries' turn is first: what it writes to `shared` the keys need.
     for what, by, near, near_other, far in (
         ("query", found[0], query, slope, (key, value)),
