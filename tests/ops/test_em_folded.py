@@ -196,6 +196,15 @@ def test_what_follows_in_the_unit(form, dtype, base, layout):
     assert (found.double() - exact).norm() <= max(limit, U if base == torch.bfloat16 else 0) * exact.norm()
 
 
+def test_without_compiled_loops_it_runs_rearranged(monkeypatch):
+    x, bases, projection = given()
+    x, bases, projection = x.float(), bases.float(), cast(projection, torch.float32)
+    monkeypatch.setenv("SEGCONTEXT_NATIVE", "0")
+    found = em_attention(x, bases, projection=projection)
+    wanted = em_attention(x, bases, projection=projection, implementation="rearranged")
+    assert torch.equal(found.reconstruction, wanted.reconstruction)
+
+
 def test_a_residual_that_does_not_fit_is_refused():
     x, bases, projection = given()
     for residual in (
