@@ -48,28 +48,30 @@ def bits(tensor):
     return tensor.view(torch.uint16).numpy()
 
 
+@pytest.mark.parametrize("by_row", [True, False])
 @pytest.mark.parametrize(("rows", "columns", "start"), [(1, 1, 0), (5, 33, 7), (3, 64, 64)])
-def test_endings(rows, columns, start):
-    x, y, bias = draw(rows, start + columns + 3), draw(rows, columns, seed=1), draw(rows, seed=2)
+def test_endings(rows, columns, start, by_row):
+    x, y = draw(rows, start + columns + 3), draw(rows, columns, seed=1)
+    bias = draw(rows if by_row else columns, seed=2)
     x[0, start] = float("nan")
     part = slice(start, start + columns)
 
     def wanted(base, added):
-        return (base[:, part].float() + added.float() + bias.unsqueeze(1)).relu()
+        return (base[:, part].float() + added.float() + bias.unsqueeze(int(by_row))).relu()
 
     out = torch.full_like(x, -1)
-    em.finish(x.numpy(), y.numpy(), bias.numpy(), out.numpy(), start, 0, rows)
+    em.finish(x.numpy(), y.numpy(), bias.numpy(), by_row, out.numpy(), start, 0, rows)
     torch.testing.assert_close(out[:, part], wanted(x, y), equal_nan=True)
     assert (out[:, :start] == -1).all()
     assert (out[:, start + columns :] == -1).all()
 
     half = y.bfloat16()
-    em.finish_mixed(x.numpy(), bits(half), bias.numpy(), out.numpy(), start, 0, rows)
+    em.finish_mixed(x.numpy(), bits(half), bias.numpy(), by_row, out.numpy(), start, 0, rows)
     torch.testing.assert_close(out[:, part], wanted(x, half), equal_nan=True)
 
     base = x.bfloat16()
     out = torch.full_like(base, -1)
-    em.finish_half(bits(base), bits(half), bias.numpy(), bits(out), start, 0, rows)
+    em.finish_half(bits(base), bits(half), bias.numpy(), by_row, bits(out), start, 0, rows)
     torch.testing.assert_close(out[:, part].float(), wanted(base, half), rtol=2**-8, atol=1e-6, equal_nan=True)
 
 
@@ -85,6 +87,13 @@ def test_rounding_to_bfloat16_is_to_the_nearest_even():
         out = torch.empty(len(x), 1, dtype=torch.bfloat16)
         bias = x[:, column].contiguous()
         em.finish_half(
-            bits(zeros[:, :1].contiguous()), bits(zeros[:, :1].contiguous()), bias.numpy(), bits(out), 0, 0, len(x)
+            bits(zeros[:, :1].contiguous()),
+            bits(zeros[:, :1].contiguous()),
+            bias.numpy(),
+            True,
+            bits(out),
+            0,
+            0,
+            len(x),
         )
         assert torch.equal(out[:, 0], x[:, column].bfloat16())

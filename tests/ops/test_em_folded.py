@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segcontext.costs.counter import OperationCounter
 from segcontext.ops.em_attention import Residual, em_attention
 
 KERNELS = ("exponential_inner_product", "inner_product", "rbf")
@@ -195,6 +196,15 @@ def test_what_follows_in_the_unit(form, dtype, base, layout):
     assert (found.double() - exact).norm() <= max(limit, U if base == torch.bfloat16 else 0) * exact.norm()
 
 
+def test_without_compiled_loops_it_runs_rearranged(monkeypatch):
+    x, bases, projection = given()
+    x, bases, projection = x.float(), bases.float(), cast(projection, torch.float32)
+    monkeypatch.setenv("SEGCONTEXT_NATIVE", "0")
+    found = em_attention(x, bases, projection=projection)
+    wanted = em_attention(x, bases, projection=projection, implementation="rearranged")
+    assert torch.equal(found.reconstruction, wanted.reconstruction)
+
+
 def test_a_residual_that_does_not_fit_is_refused():
     x, bases, projection = given()
     for residual in (
@@ -225,6 +235,15 @@ def test_what_is_added_to_is_followed():
     out = em_attention(x, bases, projection=projection, residual=residual).reconstruction
     (gradient,) = torch.autograd.grad(out.sum(), base)
     assert torch.equal(gradient, (out > 0).float())
+
+
+@every_form
+def test_a_count_is_of_the_equations(form):
+    """Of the projection of all pixels, three E and M steps and R, not of what runs instead."""
+    x, bases, projection = given(2, 35, 6, 8, 4)
+    with torch.no_grad(), OperationCounter() as counter:
+        em_attention(x.float(), bases.float(), projection=cast(projection, torch.float32), implementation=form)
+    assert counter.products[""] == 2 * 35 * (6 * 8 + 7 * 6 * 4)
 
 
 def test_the_euclidean_kernel_projects_the_pixels(caplog):

@@ -55,7 +55,7 @@ class PSA(nn.Module):
         or 66 on ADE20K: an even window reaches one pixel further down and right.
         Offsets count pixels of the shrunk map, and they are learned. Loaded at another output stride than in training,
         `segcontext.load_model` scales `shrink`, so that they reach as far in the image; that is ours.
-        Memory grows with the square of the shrunk map's pixels.
+        Memory grows with the square of the shrunk map's pixels in training; without gradients it does not.
 
     Example:
         >>> import torch

@@ -107,34 +107,52 @@ def share(logits: Array, offset: Array, exponential: bool, eps: Any, first: int,
                 row[n] = strip[k, n]
 
 
+@inlined
+def _relu(value: Any) -> Any:
+    """The larger of 0 and a number; what is no number stays none."""
+    return np.float32(0) if value < 0 else value
+
+
 @jit
-def finish(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
-    """Writes ReLU(x + y + bias) of some rows from the column `start` on, with a bias for each row; all float32."""
+def finish(x: Array, y: Array, bias: Array, by_row: bool, out: Array, start: int, first: int, last: int) -> None:
+    """Writes ReLU(x + y + bias) of some rows from the column `start` on; a bias each row or column; all float32."""
     pixels = y.shape[1]
     for row in range(first, last):
-        base, added, into, shift = x[row, start : start + pixels], y[row], out[row, start : start + pixels], bias[row]
-        for n in range(pixels):
-            value = base[n] + added[n] + shift
-            into[n] = np.float32(0) if value < 0 else value
+        base, added, into = x[row, start : start + pixels], y[row], out[row, start : start + pixels]
+        if by_row:
+            shift = bias[row]
+            for n in range(pixels):
+                into[n] = _relu(base[n] + added[n] + shift)
+        else:
+            for n in range(pixels):
+                into[n] = _relu(base[n] + added[n] + bias[n])
 
 
 @jit
-def finish_mixed(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
+def finish_mixed(x: Array, y: Array, bias: Array, by_row: bool, out: Array, start: int, first: int, last: int) -> None:
     """The same with y in bfloat16."""
     pixels = y.shape[1]
     for row in range(first, last):
-        base, added, into, shift = x[row, start : start + pixels], y[row], out[row, start : start + pixels], bias[row]
-        for n in range(pixels):
-            value = base[n] + _wide(added[n]) + shift
-            into[n] = np.float32(0) if value < 0 else value
+        base, added, into = x[row, start : start + pixels], y[row], out[row, start : start + pixels]
+        if by_row:
+            shift = bias[row]
+            for n in range(pixels):
+                into[n] = _relu(base[n] + _wide(added[n]) + shift)
+        else:
+            for n in range(pixels):
+                into[n] = _relu(base[n] + _wide(added[n]) + bias[n])
 
 
 @jit
-def finish_half(x: Array, y: Array, bias: Array, out: Array, start: int, first: int, last: int) -> None:
+def finish_half(x: Array, y: Array, bias: Array, by_row: bool, out: Array, start: int, first: int, last: int) -> None:
     """The same with x, y and out in bfloat16."""
     pixels = y.shape[1]
     for row in range(first, last):
-        base, added, into, shift = x[row, start : start + pixels], y[row], out[row, start : start + pixels], bias[row]
-        for n in range(pixels):
-            value = _wide(base[n]) + _wide(added[n]) + shift
-            into[n] = _half(np.float32(0) if value < 0 else value)
+        base, added, into = x[row, start : start + pixels], y[row], out[row, start : start + pixels]
+        if by_row:
+            shift = bias[row]
+            for n in range(pixels):
+                into[n] = _half(_relu(_wide(base[n]) + _wide(added[n]) + shift))
+        else:
+            for n in range(pixels):
+                into[n] = _half(_relu(_wide(base[n]) + _wide(added[n]) + bias[n]))

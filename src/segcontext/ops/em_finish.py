@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from segcontext.native import split
 from segcontext.native.memory import roomy
@@ -36,7 +35,7 @@ def finish_channels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias
         again, more = (each[: channels * (end - start)].view(channels, -1) for each in (rebuilt, added))
         torch.mm(means.mT, z[start:end].mT, out=again)
         torch.mm(weight, again.relu_(), out=more)
-        _add(base, more, bias, out, start)
+        _add(base, more, bias, True, out, start)
 
 
 def finish_pixels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
@@ -50,20 +49,25 @@ def finish_pixels(base: Tensor, z: Tensor, means: Tensor, weight: Tensor, bias: 
         bias: b, (C,), float32.
         out: like `base`.
     """
-    for start in range(0, len(base), BLOCK):
-        end = min(start + BLOCK, len(base))
-        added = F.linear((z[start:end] @ means).relu_(), weight, bias.to(weight.dtype))
-        _add(base[start:end], added, bias.new_zeros(end - start), out[start:end], 0)
+    pixels, channels = base.shape
+    rebuilt, added = (roomy((min(BLOCK, pixels), channels), weight.dtype) for _ in range(2))
+    for start in range(0, pixels, BLOCK):
+        end = min(start + BLOCK, pixels)
+        again, more = rebuilt[: end - start], added[: end - start]
+        torch.mm(z[start:end], means, out=again)
+        torch.mm(again.relu_(), weight.mT, out=more)
+        _add(base[start:end], more, bias, False, out[start:end], 0)
 
 
-def _add(base: Tensor, added: Tensor, bias: Tensor, out: Tensor, start: int) -> None:
-    """Writes ReLU(base + added + bias) from a column on, with a bias for each row."""
+def _add(base: Tensor, added: Tensor, bias: Tensor, by_row: bool, out: Tensor, start: int) -> None:
+    """Writes ReLU(base + added + bias) from a column on, with a bias for each row or for each column."""
     from segcontext.native import em
 
     kernel = em.finish_half if base.dtype == torch.bfloat16 else em.finish
     if base.dtype != added.dtype:
         kernel = em.finish_mixed
-    split(len(base), partial(kernel, _array(base), _array(added), _array(bias), _array(out), start), grain=16)
+    arrays = _array(base), _array(added), _array(bias), by_row, _array(out), start
+    split(len(base), partial(kernel, *arrays), grain=16)
 
 
 def _array(tensor: Tensor) -> Any:

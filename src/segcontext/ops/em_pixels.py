@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segcontext.ops.announced import is_counted
 from segcontext.ops.em_folded import FoldedPixels, Projection, folding_obstacle
 from segcontext.ops.em_native import NativePixels, native_obstacle
 from segcontext.ops.em_residual import Residual
@@ -47,6 +48,8 @@ def pixels_in_form(
     followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
     rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
     native = native_obstacle(dtype, *given, kernel=kernel, followed=followed)
+    if is_counted():
+        rearranged = native = "the operations of the equations are counted"
     form = choose("em_attention", implementation, {"native": native, "rearranged": rearranged})
     if form == "reference":
         pixels = x if weight is None else F.linear(x, weight, bias)
