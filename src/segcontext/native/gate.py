@@ -209,7 +209,7 @@ def turn_back_pixels(
         width: as there.
         span: the first small row of all images' and the row behind the last; the rows below them are worked on.
     """
-    rows, columns, channels = down[0].size, across[0].size, small.shape[3]
+    columns, channels = across[0].size, small.shape[3]
     pixel, slope = np.empty(channels, np.float32), np.empty(channels, np.float32)
     between, sums = np.empty(small.shape[2:], np.float32), np.empty(small.shape[2:], np.float32)
     for line in range(span[0], span[1]):

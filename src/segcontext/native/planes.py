@@ -1,4 +1,4 @@
-"""Maps of any layout as kernels want them: float32, the channels of a pixel side by side, one phase of rows at a time."""
+"""Maps of any layout as kernels want them: float32, a pixel's channels side by side, a phase of rows at a time."""
 
 from __future__ import annotations
 
