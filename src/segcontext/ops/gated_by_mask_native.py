@@ -12,7 +12,7 @@ from segcontext.native import pages, split
 from segcontext.ops.compiled_loops import obstacle_to_loops
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
 
-__all__ = ["gate", "obstacle"]
+__all__ = ["axis", "by_pixel", "gate", "obstacle", "places_of"]
 
 
 def obstacle(features: Tensor, logits: Tensor) -> str | None:
@@ -33,14 +33,14 @@ def _gate(features: Tensor, logits: Tensor, times: float, align_corners: bool) -
 
     out = pages.empty_like(features)
     down, across = _axes(features, logits, align_corners)
-    if _by_pixel(features):
+    if by_pixel(features):
         small = logits.permute(0, 2, 3, 1).float().contiguous().numpy()
         kernel, rows = kernels.gate_pixels, features.shape[0] * features.shape[2]
     else:
         small = logits.float().flatten(0, 1).contiguous().numpy()
         kernel, rows = kernels.gate_planes, features.shape[0] * features.shape[1]
     factor, width = np.float32(times), (0,) * features.element_size()
-    given, made = (_places(each, _by_pixel(features)) for each in (features, out))
+    given, made = (places_of(each, by_pixel(features)) for each in (features, out))
     split(rows, lambda first, last: kernel(given, made, small, down, across, factor, width, (first, last)))
     return out
 
@@ -76,8 +76,8 @@ def _differentiate(
     out = pages.empty_like(features)
     down, across = _axes(features, logits, align_corners)
     factor, width = np.float32(times), (0,) * features.element_size()
-    given, told, made = (_places(each, _by_pixel(features)) for each in (features, gradient, out))
-    if _by_pixel(features):
+    given, told, made = (places_of(each, by_pixel(features)) for each in (features, gradient, out))
+    if by_pixel(features):
         small = logits.permute(0, 2, 3, 1).float().contiguous()
         halves = torch.zeros(2, *small.shape)
         constant = (small.numpy(), halves.numpy(), down, across, factor, width)
@@ -122,15 +122,16 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _gate.register_autograd(_backward, setup_context=_keep)
 
 
-def _by_pixel(x: Tensor) -> bool:
+def by_pixel(x: Tensor) -> bool:
+    """Whether the channels of a pixel lie side by side."""
     return x.stride(1) == 1 and x.shape[1] > 1
 
 
 def _axes(features: Tensor, logits: Tensor, align_corners: bool) -> tuple[Any, Any]:
-    return tuple(_axis(logits.shape[axis], features.shape[axis], align_corners) for axis in (2, 3))  # type: ignore[return-value]
+    return tuple(axis(logits.shape[side], features.shape[side], align_corners) for side in (2, 3))  # type: ignore[return-value]
 
 
-def _axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
+def axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
     """For each of the large positions the small one before it, and the share of the next one."""
     positions = torch.arange(large, dtype=torch.float64)
     if align_corners:
@@ -141,11 +142,11 @@ def _axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
     return before.long().numpy(), (found - before).float().numpy()
 
 
-def _places(x: Tensor, by_pixel: bool) -> tuple[Any, ...]:
+def places_of(x: Tensor, pixels: bool) -> tuple[Any, ...]:
     """The addresses of the images or planes, and the steps in bytes to the next row, column and, in images, channel."""
     images, channels, rows, columns = (x.element_size() * step for step in x.stride())
     begin = x.data_ptr() + images * torch.arange(x.shape[0])
-    if by_pixel:
+    if pixels:
         return begin.numpy(), rows, columns, channels
     planes = begin[:, None] + channels * torch.arange(x.shape[1])
     return planes.flatten().numpy(), rows, columns
