@@ -1,8 +1,13 @@
+import copy
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from segcontext import native
+from segcontext.costs import OperationCounter
 from segcontext.distribution.mask import MaskDistribution
 from segcontext.errors import RecipeError
 
@@ -145,3 +150,47 @@ def test_one_small_image_trains(size, padding):
 def test_impossible_settings_are_refused(options, words):
     with pytest.raises(RecipeError, match=words):
         MaskDistribution(CHANNELS, 3, **options)
+
+
+@pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 7), (16, 33), (40, 24)])
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_in_one_pass(size, ratio, align_corners, monkeypatch):
+    """float32 in evaluation: the same as layer by layer in float64, and with the layers left out."""
+    exact = module(ratio=ratio, align_corners=align_corners, residual="published")
+    made, (x, local) = copy.deepcopy(exact).float(), maps(size)
+    with torch.no_grad():
+        wanted = exact(x, local, evidence=True)
+        found = made(x.float(), local.float(), evidence=True)
+        torch.testing.assert_close(found.features.double(), wanted.features, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.evidence.values.double(), wanted.evidence.values, rtol=1e-4, atol=1e-5)
+        half = made.bfloat16()(x.bfloat16(), local.bfloat16()).features
+        assert (half.double() - wanted.features).norm() < 0.02 * wanted.features.norm()
+        if size != (1, 1):
+            # One pixel lies by planes and by pixels alike.
+            monkeypatch.setattr(nn.Conv2d, "forward", lambda *given: pytest.fail("a layer ran"))
+            copy.deepcopy(exact).float()(x.float(), local.float())
+
+
+@pytest.mark.parametrize("change", ["hook", "identity", "training", "float64", "channels-last", "dispatch"])
+def test_one_pass_is_left_where_it_would_not_be_the_same(change):
+    made, (x, local) = module().float(), [each.float() for each in maps((16, 20))]
+    seen = []
+    if change == "hook":
+        made.shrink[1][0].register_forward_hook(lambda *given: seen.append(1))
+    elif change == "identity":
+        made.shrink[0][2] = nn.Identity()
+    elif change == "training":
+        made.train()
+    elif change == "float64":
+        made, x = made.double(), x.double()
+    elif change == "channels-last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), OperationCounter() if change == "dispatch" else nullcontext() as counter:
+        found = made(x, local).features
+        wanted = gated(x, made.shrink(x))
+    torch.testing.assert_close(found, wanted)
+    assert bool(seen) == (change == "hook")
+    if change == "dispatch":
+        assert counter.operations[""]["convolution"] == 2 * 4 * 9 * (8 * 10 + 4 * 5 + 2 * 3) * 2

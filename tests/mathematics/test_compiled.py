@@ -99,6 +99,7 @@ FUNCTIONS = {
     "double_attention": [(2, 4, 6), (2, 3, 6), (2, 3, 6)],
     "em_attention": [(2, 6, 4), (3, 4)],
     "em_responsibilities": [(2, 6, 4), (3, 4)],
+    "gated_by_mask": [(2, 3, 5, 6), (2, 3, 2, 3)],
     "local_attention": [(2, 4, 5, 6), (2, 4, 5, 6), (2, 3, 5, 6)],
     "non_local_attention": [(2, 4, 6), (2, 4, 6), (2, 3, 6)],
     "point_attention": [(2, 4, 3, 4), (2, 9, 3, 4)],

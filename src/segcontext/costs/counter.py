@@ -94,12 +94,13 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def hear(self, computed: Computed) -> None:
-        """Counts what a function announces: a matrix product, and the softmax within.
+        """Counts what a function announces: a matrix product, the softmax within, and other small operations.
 
         Args:
             computed: what it has computed.
         """
-        self._add(Operation("matrix product", computed.products, softmax=SOFTMAX * computed.softmaxed))
+        softmax = SOFTMAX * computed.softmaxed
+        self._add(Operation("matrix product", computed.products, computed.small, softmax))
 
     def _add(self, cost: Operation) -> None:
         part = self._scope()

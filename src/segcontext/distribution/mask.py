@@ -6,12 +6,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segcontext.errors import RecipeError
 from segcontext.layers import ConvNormAct, pixels_at_stride, resize
+from segcontext.ops.folded_norm import folded_norm, has_fixed_norm
 from segcontext.ops.gated_by_mask import gated_by_mask
+from segcontext.ops.halved_gate import halved_gate, obstacle_to_halved_gate
+from segcontext.ops.implementations import choose
 from segcontext.types import Context, Mask
 
 __all__ = ["Downsampling", "MaskDistribution", "Residual"]
@@ -116,12 +120,27 @@ class MaskDistribution(nn.Module):
             (B, C, h, w), and `Mask` where asked for.
         """
         size = (aggregated.shape[-2], aggregated.shape[-1])
-        logits = self._downsample(aggregated)
         times = 2.0 if self.residual == "published" else 1.0
-        out = gated_by_mask(aggregated, logits, times=times, align_corners=self.align_corners)
+        logits: Tensor | None = None
+        if self._in_one_pass(aggregated):
+            kernels, shifts = zip(*(folded_norm(layer[0], layer[1]) for layer in self.shrink), strict=True)
+            layers = torch.stack(kernels)[:, :, 0], torch.stack(shifts)
+            out = halved_gate(aggregated, *layers, times=times, align_corners=self.align_corners)
+        else:
+            logits = self._downsample(aggregated)
+            out = gated_by_mask(aggregated, logits, times=times, align_corners=self.align_corners)
         if not evidence:
             return Context(out)
+        logits = self._downsample(aggregated) if logits is None else logits
         return Context(out, Mask(resize(logits.detach(), size, align_corners=self.align_corners).sigmoid()))
+
+    def _in_one_pass(self, x: Tensor) -> bool:
+        """Whether the convolutions and the gate can run as one: in evaluation, with padding, on planes of the CPU."""
+        layers = self.downsampling == "depthwise" and self.padding == 1
+        layers = layers and all(
+            has_fixed_norm(layer[0], layer[1]) and isinstance(layer[2], nn.ReLU) for layer in self.shrink
+        )
+        return layers and obstacle_to_halved_gate(x) is None and choose("LDv1", None, {"native": None}) == "native"
 
     def _downsample(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

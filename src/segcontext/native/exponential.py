@@ -13,7 +13,7 @@ __all__ = ["exp"]
 
 @inlined
 def exp(x: Any) -> Any:
-    """e to the power of a float32, to within 2⁻²²; as at -86 below it, as at 86 above, and NaN for NaN."""
+    """The exponential of a float32, to within 2⁻²²; as at -86 below it, as at 86 above, and NaN for NaN."""
     turns = x * np.float32(1.4426950408889634)
     turns = turns if not turns < np.float32(-125.0) else np.float32(-125.0)
     turns = turns if not turns > np.float32(125.0) else np.float32(125.0)

@@ -13,11 +13,12 @@ from segcontext.native.exponential import exp
 from segcontext.native.jit import inlined, jit
 from segcontext.native.pixel_rows import move_rows
 
-__all__ = ["gate_pixels", "gate_planes", "turn_back_pixels", "turn_back_planes"]
+__all__ = ["gate_pixels", "gate_planes", "mask_of", "stretch", "turn_back_pixels", "turn_back_planes"]
 
 
 @inlined
-def _mask(logit: Any) -> Any:
+def mask_of(logit: Any) -> Any:
+    """The sigmoid of a float32."""
     return np.float32(1) / (np.float32(1) + exp(-logit))
 
 
@@ -33,7 +34,8 @@ def _give(row: Any, place: Any, width: Any) -> None:
 
 
 @jit
-def _stretch(small: Any, across: Any, out: Any) -> None:
+def stretch(small: Any, across: Any, out: Any) -> None:
+    """A row resized, by the place before each of the columns and the share of the next one."""
     places, shares = across
     for column in range(out.size):
         place, share = places[column], shares[column]
@@ -63,13 +65,13 @@ def gate_planes(features: Any, out: Any, small: Any, down: Any, across: Any, tim
         for line in range(rows):
             place, share = down[0][line], down[1][line]
             if place != seen:
-                _stretch(small[plane, place], across, above)
-                _stretch(small[plane, min(place + 1, small.shape[1] - 1)], across, below)
+                stretch(small[plane, place], across, above)
+                stretch(small[plane, min(place + 1, small.shape[1] - 1)], across, below)
                 seen = place
             _take(row, (features[0][plane] + line * features[1], features[2]), width)
             for column in range(columns):
                 logit = above[column] * (np.float32(1) - share) + below[column] * share
-                row[column] *= _mask(logit) + times
+                row[column] *= mask_of(logit) + times
             _give(row, (out[0][plane] + line * out[1], out[2]), width)
 
 
@@ -113,15 +115,15 @@ def turn_back_planes(
                 if seen >= 0:
                     _shrink(sums, across, of_small[plane, seen])
                     _shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
-                _stretch(small[plane, place], across, above)
-                _stretch(small[plane, min(place + 1, small.shape[1] - 1)], across, below)
+                stretch(small[plane, place], across, above)
+                stretch(small[plane, min(place + 1, small.shape[1] - 1)], across, below)
                 sums[:] = 0
                 next_sums[:] = 0
                 seen = place
             _take(row, (features[0][plane] + line * features[1], features[2]), width)
             _take(slope, (gradient[0][plane] + line * gradient[1], gradient[2]), width)
             for column in range(columns):
-                mask = _mask(above[column] * (np.float32(1) - share) + below[column] * share)
+                mask = mask_of(above[column] * (np.float32(1) - share) + below[column] * share)
                 change = row[column] * slope[column] * mask * (np.float32(1) - mask)
                 sums[column] += change * (np.float32(1) - share)
                 next_sums[column] += change * share
@@ -177,7 +179,7 @@ def gate_pixels(features: Any, out: Any, small: Any, down: Any, across: Any, tim
             _take(pixel, (features[0][image] + at, features[3]), width)
             for channel in range(channels):
                 logit = left[channel] * (np.float32(1) - share) + right[channel] * share
-                pixel[channel] *= _mask(logit) + times
+                pixel[channel] *= mask_of(logit) + times
             _give(pixel, (out[0][image] + row * out[1] + column * out[2], out[3]), width)
 
 
@@ -209,7 +211,7 @@ def turn_back_pixels(
         width: as there.
         span: the first small row of all images' and the row behind the last; the rows below them are worked on.
     """
-    rows, columns, channels = down[0].size, across[0].size, small.shape[3]
+    columns, channels = across[0].size, small.shape[3]
     pixel, slope = np.empty(channels, np.float32), np.empty(channels, np.float32)
     between, sums = np.empty(small.shape[2:], np.float32), np.empty(small.shape[2:], np.float32)
     for line in range(span[0], span[1]):
@@ -225,7 +227,7 @@ def turn_back_pixels(
                 _take(pixel, (features[0][image] + row * features[1] + column * features[2], features[3]), width)
                 _take(slope, (gradient[0][image] + row * gradient[1] + column * gradient[2], gradient[3]), width)
                 for channel in range(channels):
-                    mask = _mask(left[channel] * (np.float32(1) - share) + right[channel] * share)
+                    mask = mask_of(left[channel] * (np.float32(1) - share) + right[channel] * share)
                     change = pixel[channel] * slope[channel] * mask * (np.float32(1) - mask)
                     slope[channel] *= mask + times
                     pixel[channel] = change

@@ -58,7 +58,9 @@ def _fetch(plane: Any, first: int, last: int, begin: int, end: int, channels: in
 
 
 @jit
-def _products(products: Any, near: Any, own: Any, plane: Any, block: Any, channels: int, zeros: int, window: Any) -> None:
+def _products(
+    products: Any, near: Any, own: Any, plane: Any, block: Any, channels: int, zeros: int, window: Any
+) -> None:
     """Products of a block's pixels, whose addresses are given, with a map's pixels in their windows."""
     top, bottom, rows, column, columns = block
     size, half, pixels = len(window), len(window) // 2, near.size - len(window) + 1
@@ -75,7 +77,9 @@ def _products(products: Any, near: Any, own: Any, plane: Any, block: Any, channe
 
 
 @jit
-def _mixtures(weights: Any, near: Any, outs: Any, plane: Any, block: Any, channels: int, zeros: int, window: Any) -> None:
+def _mixtures(
+    weights: Any, near: Any, outs: Any, plane: Any, block: Any, channels: int, zeros: int, window: Any
+) -> None:
     """The pixels of a map in the windows of a block's pixels, summed up by their weights."""
     top, bottom, rows, column, columns = block
     size, half, pixels = len(window), len(window) // 2, near.size - len(window) + 1

@@ -9,11 +9,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from segcontext.native import vectors
 from segcontext.native.jit import jit
-from segcontext.native.vectors import LANES, VECTOR
+from segcontext.native.vectors import LANES, VECTOR, instructions
 from segcontext.native.window_products import prefetch
 
 __all__ = ["move_rows"]
@@ -103,7 +102,7 @@ def _same(kind: Any, number: int) -> Any:
     return ir.Constant(kind, [number] * LANES if isinstance(kind, ir.VectorType) else number)
 
 
-@intrinsic
+@instructions
 def _vector(typing: Any, source: Any, out: Any, width: Any, out_width: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _write(builder, _read(builder, arguments[0], width.count), arguments[1], out_width.count)
@@ -112,7 +111,7 @@ def _vector(typing: Any, source: Any, out: Any, width: Any, out_width: Any) -> A
     return types.void(types.int64, types.int64, width, out_width), code
 
 
-@intrinsic
+@instructions
 def _single(typing: Any, source: Any, out: Any, width: Any, out_width: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _write(builder, _read(builder, arguments[0], width.count, vectors.FLOAT), arguments[1], out_width.count)
@@ -121,7 +120,7 @@ def _single(typing: Any, source: Any, out: Any, width: Any, out_width: Any) -> A
     return types.void(types.int64, types.int64, width, out_width), code
 
 
-@intrinsic
+@instructions
 def _square(typing: Any, source: Any, step: Any, out: Any, out_step: Any, width: Any, out_width: Any) -> Any:
     """`LANES` vectors, `step` bytes apart, turned into as many across them."""
 

@@ -1,4 +1,4 @@
-"""Maps of any layout as kernels want them: float32, the channels of a pixel side by side, one phase of rows at a time."""
+"""Maps of any layout as kernels want them: float32, a pixel's channels side by side, a phase of rows at a time."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ class Plane:
         if self.in_place:
             return None
         channels, width = self.tensor.shape[1], self.tensor.shape[3]
-        size = (rows + 2 * self.around, width, filled(channels))
+        # One line of the cache more than the channels: where pixels are powers of two apart, few places take them all.
+        size = (rows + 2 * self.around, width, filled(channels) + 16)
         # Only zeros may fill the vectors up.
-        return torch.empty(size) if channels == size[-1] else torch.zeros(size)
+        return torch.empty(size) if channels % LANES == 0 else torch.zeros(size)
 
     def at(self, part: Part, dilation: int, scratch: Tensor | None) -> tuple[int, int, int]:
         """The address of the phase's first pixel, and the steps in bytes to the next row of the phase and column."""

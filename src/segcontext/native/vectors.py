@@ -11,8 +11,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import binding, ir
+from numba.extending import intrinsic
 
-__all__ = ["LANES", "SUMS", "Builder", "bytes_", "each_vector", "fma", "load", "pointer_at", "splat", "store", "sums"]
+__all__ = [
+    "LANES",
+    "SUMS",
+    "Builder",
+    "bytes_",
+    "each_vector",
+    "fma",
+    "instructions",
+    "load",
+    "pointer_at",
+    "splat",
+    "store",
+    "sums",
+    "transposed",
+]
 
 #: Floats in a vector.
 LANES = 8
@@ -35,6 +50,11 @@ VECTOR = ir.VectorType(FLOAT, LANES)
 ZERO = ir.Constant(VECTOR, [0.0] * LANES)
 #: Sums may be taken in another order, and a product and a sum in one instruction.
 FLAGS = ("contract", "reassoc")
+
+
+def instructions(function: Callable[..., Any]) -> Any:
+    """Marks a function that says, in numba's types, what kernels may call, and writes its instructions."""
+    return intrinsic(function)
 
 
 def bytes_(count: int) -> Any:

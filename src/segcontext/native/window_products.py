@@ -11,10 +11,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from segcontext.native import vectors
-from segcontext.native.vectors import LANES, SUMS, bytes_, fma, load, pointer_at
+from segcontext.native.vectors import LANES, SUMS, bytes_, fma, instructions, load, pointer_at
 
 __all__ = ["at_once", "dots", "mix", "padded", "prefetch"]
 
@@ -29,7 +28,7 @@ def padded(kernel_size: int) -> int:
     return -(-at_once(kernel_size) * kernel_size // LANES) * LANES
 
 
-@intrinsic
+@instructions
 def dots(typing: Any, queries: Any, keys: Any, channels: Any, out: Any, window: Any) -> Any:
     """Writes the products of pixel i with the pixels i … i + k - 1 of a row, to place i·k + o.
 
@@ -66,7 +65,7 @@ def dots(typing: Any, queries: Any, keys: Any, channels: Any, out: Any, window: 
     return types.void(types.int64, types.int64, types.int64, types.int64, window), code
 
 
-@intrinsic
+@instructions
 def mix(typing: Any, weights: Any, values: Any, channels: Any, outs: Any, fresh: Any, window: Any) -> Any:
     """Adds to each of some pixels the pixels i … i + k - 1 of a row, each times its weight at place i·k + o.
 
@@ -104,14 +103,15 @@ def mix(typing: Any, weights: Any, values: Any, channels: Any, outs: Any, fresh:
     return types.void(types.int64, types.int64, types.int64, types.int64, types.int64, window), code
 
 
-@intrinsic
+@instructions
 def prefetch(typing: Any, address: Any, channels: Any) -> Any:
     """Has a pixel brought near, while others are worked on."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        name = "llvm.prefetch.p0"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
         address, channels = arguments
 
         # Lines of the cache hold two vectors on nearly every processor.

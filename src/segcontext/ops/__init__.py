@@ -3,6 +3,7 @@
 from segcontext.ops.compact_attention import compact_attention
 from segcontext.ops.double_attention import DoubleAttention, double_attention
 from segcontext.ops.em_attention import EMAttention, em_attention, em_responsibilities
+from segcontext.ops.gated_by_mask import gated_by_mask
 from segcontext.ops.local_attention import local_attention
 from segcontext.ops.non_local_attention import non_local_attention
 from segcontext.ops.point_attention import point_attention
@@ -15,6 +16,7 @@ __all__ = [
     "double_attention",
     "em_attention",
     "em_responsibilities",
+    "gated_by_mask",
     "label_dtype",
     "local_attention",
     "non_local_attention",

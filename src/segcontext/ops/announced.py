@@ -22,10 +22,12 @@ class Computed(NamedTuple):
     Attributes:
         products: multiply-adds.
         softmaxed: values that go through a softmax.
+        small: other operations on single values.
     """
 
     products: int
     softmaxed: int = 0
+    small: int = 0
 
 
 class Listener(Protocol):

@@ -5,12 +5,26 @@ from __future__ import annotations
 from torch import Tensor
 
 from segcontext.ops import gated_by_mask_native
+from segcontext.ops.announced import Computed, announces
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
 from segcontext.ops.implementations import Implementation, choose
 
 __all__ = ["gated_by_mask"]
 
 
+def _computed(
+    features: Tensor,
+    logits: Tensor,
+    *,
+    times: float = 1.0,
+    align_corners: bool = True,
+    implementation: Implementation | None = None,
+) -> Computed:
+    # Four for the interpolation; sigmoid, product and sum.
+    return Computed(0, small=(7 if times == 1 else 8) * features.numel())
+
+
+@announces(_computed)
 def gated_by_mask(
     features: Tensor,
     logits: Tensor,
@@ -52,7 +66,7 @@ def gated_by_mask(
             "expected features (B, C, h, w) and logits (B, C, h', w'), "
             f"but they are {tuple(features.shape)} and {tuple(logits.shape)}"
         )
-    obstacles = {"native": gated_by_mask_native.obstacle(features, logits)}
+    obstacles: dict[Implementation, str | None] = {"native": gated_by_mask_native.obstacle(features, logits)}
     if choose("gated_by_mask", implementation, obstacles) == "native":
         return gated_by_mask_native.gate(features, logits, times, align_corners)
     return gated_by_mask_reference(features, logits, times, align_corners)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from segcontext.native import pages, split, unavailable
+from segcontext.native import pages, split
+from segcontext.ops.compiled_loops import obstacle_to_loops
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
 
-__all__ = ["gate", "obstacle"]
-
-DTYPES = (torch.float32, torch.bfloat16)
+__all__ = ["axis", "by_pixel", "gate", "obstacle", "places_of"]
 
 
 def obstacle(features: Tensor, logits: Tensor) -> str | None:
@@ -22,20 +22,9 @@ def obstacle(features: Tensor, logits: Tensor) -> str | None:
         features: (B, C, h, w).
         logits: (B, C, h', w').
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return "an exported program has to run without segcontext"
-    if features.device.type != "cpu" or logits.device.type != "cpu":
-        return "compiled loops run on the CPU"
-    if features.dtype not in DTYPES or logits.dtype not in (torch.bfloat16, features.dtype):
-        return "compiled loops take float32 or bfloat16"
-    if features.numel() == 0 or logits.numel() == 0:
-        return "a map is empty"
-    return _no_loops()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _no_loops() -> str | None:
-    return unavailable()
+    if features.dtype == torch.bfloat16 and logits.dtype == torch.float32:
+        return "its result is wider than the features"
+    return obstacle_to_loops(features, logits)
 
 
 @torch.library.custom_op("segcontext::gated_by_mask", mutates_args=(), device_types="cpu")
@@ -44,14 +33,14 @@ def _gate(features: Tensor, logits: Tensor, times: float, align_corners: bool) -
 
     out = pages.empty_like(features)
     down, across = _axes(features, logits, align_corners)
-    if _by_pixel(features):
+    if by_pixel(features):
         small = logits.permute(0, 2, 3, 1).float().contiguous().numpy()
-        kernel, rows, places = kernels.gate_pixels, features.shape[0] * features.shape[2], _images
+        kernel, rows = kernels.gate_pixels, features.shape[0] * features.shape[2]
     else:
         small = logits.float().flatten(0, 1).contiguous().numpy()
-        kernel, rows, places = kernels.gate_planes, features.shape[0] * features.shape[1], _planes
-    factor, width = _single(times), (0,) * features.element_size()
-    given, made = places(features), places(out)
+        kernel, rows = kernels.gate_planes, features.shape[0] * features.shape[1]
+    factor, width = np.float32(times), (0,) * features.element_size()
+    given, made = (places_of(each, by_pixel(features)) for each in (features, out))
     split(rows, lambda first, last: kernel(given, made, small, down, across, factor, width, (first, last)))
     return out
 
@@ -86,11 +75,11 @@ def _differentiate(
 
     out = pages.empty_like(features)
     down, across = _axes(features, logits, align_corners)
-    factor, width = _single(times), (0,) * features.element_size()
-    if _by_pixel(features):
+    factor, width = np.float32(times), (0,) * features.element_size()
+    given, told, made = (places_of(each, by_pixel(features)) for each in (features, gradient, out))
+    if by_pixel(features):
         small = logits.permute(0, 2, 3, 1).float().contiguous()
         halves = torch.zeros(2, *small.shape)
-        given, told, made = (_images(each) for each in (features, gradient, out))
         constant = (small.numpy(), halves.numpy(), down, across, factor, width)
         split(
             small.shape[0] * small.shape[1],
@@ -103,18 +92,13 @@ def _differentiate(
         return out, found.permute(0, 3, 1, 2).to(logits.dtype, memory_format=torch.contiguous_format)
     planes = logits.float().flatten(0, 1).contiguous()
     of_planes = torch.empty_like(planes)
-    given, told, made = (_planes(each) for each in (features, gradient, out))
     constant = (planes.numpy(), of_planes.numpy(), down, across, factor, width)
-    split(
-        len(planes), lambda first, last: kernels.turn_back_planes(given, told, made, *constant, (first, last))
-    )
+    split(len(planes), lambda first, last: kernels.turn_back_planes(given, told, made, *constant, (first, last)))
     return out, of_planes.view(logits.shape).to(logits.dtype)
 
 
 @_differentiate.register_fake
-def _(
-    gradient: Tensor, features: Tensor, logits: Tensor, times: float, align_corners: bool
-) -> tuple[Tensor, Tensor]:
+def _(gradient: Tensor, features: Tensor, logits: Tensor, times: float, align_corners: bool) -> tuple[Tensor, Tensor]:
     return torch.empty_like(features), torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
@@ -138,15 +122,16 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _gate.register_autograd(_backward, setup_context=_keep)
 
 
-def _by_pixel(x: Tensor) -> bool:
+def by_pixel(x: Tensor) -> bool:
+    """Whether the channels of a pixel lie side by side."""
     return x.stride(1) == 1 and x.shape[1] > 1
 
 
 def _axes(features: Tensor, logits: Tensor, align_corners: bool) -> tuple[Any, Any]:
-    return tuple(_axis(logits.shape[axis], features.shape[axis], align_corners) for axis in (2, 3))  # type: ignore[return-value]
+    return tuple(axis(logits.shape[side], features.shape[side], align_corners) for side in (2, 3))  # type: ignore[return-value]
 
 
-def _axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
+def axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
     """For each of the large positions the small one before it, and the share of the next one."""
     positions = torch.arange(large, dtype=torch.float64)
     if align_corners:
@@ -157,18 +142,11 @@ def _axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
     return before.long().numpy(), (found - before).float().numpy()
 
 
-def _planes(x: Tensor) -> tuple[Any, int, int]:
-    """The address of each plane, and the steps in bytes to the next row and column."""
+def places_of(x: Tensor, pixels: bool) -> tuple[Any, ...]:
+    """The addresses of the images or planes, and the steps in bytes to the next row, column and, in images, channel."""
     images, channels, rows, columns = (x.element_size() * step for step in x.stride())
-    begin = x.data_ptr() + images * torch.arange(x.shape[0])[:, None] + channels * torch.arange(x.shape[1])
-    return begin.flatten().numpy(), rows, columns
-
-
-def _images(x: Tensor) -> tuple[Any, int, int, int]:
-    """The address of each image, and the steps in bytes to the next row, column and channel."""
-    images, channels, rows, columns = (x.element_size() * step for step in x.stride())
-    return (x.data_ptr() + images * torch.arange(x.shape[0])).numpy(), rows, columns, channels
-
-
-def _single(number: float) -> Any:
-    return torch.tensor(number, dtype=torch.float32).numpy()[()]
+    begin = x.data_ptr() + images * torch.arange(x.shape[0])
+    if pixels:
+        return begin.numpy(), rows, columns, channels
+    planes = begin[:, None] + channels * torch.arange(x.shape[1])
+    return planes.flatten().numpy(), rows, columns

@@ -88,7 +88,7 @@ def local_attention(
             "expected query and key (B, D, h, w) and value (B, C, h, w), "
             f"but they are {tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
         )
-    obstacles = {"native": local_attention_native.obstacle(query, key, value)}
+    obstacles: dict[Implementation, str | None] = {"native": local_attention_native.obstacle(query, key, value)}
     if choose("local_attention", implementation, obstacles) == "native":
         return local_attention_native.attend(query, key, value, kernel_size, dilation, scale)
     return local_attention_reference(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)

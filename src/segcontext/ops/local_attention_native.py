@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from segcontext.native import pages, unavailable
+from segcontext.native import pages
+from segcontext.ops.compiled_loops import obstacle_to_loops
 from segcontext.ops.local_attention_reference import local_attention_reference
 
 __all__ = ["attend", "obstacle"]
-
-DTYPES = (torch.float32, torch.bfloat16)
 
 
 def obstacle(query: Tensor, key: Tensor, value: Tensor) -> str | None:
@@ -23,21 +23,9 @@ def obstacle(query: Tensor, key: Tensor, value: Tensor) -> str | None:
         key: (B, D, h, w).
         value: (B, C, h, w).
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return "an exported program has to run without segcontext"
-    maps = (query, key, value)
-    if any(each.device.type != "cpu" for each in maps):
-        return "compiled loops run on the CPU"
-    if query.dtype not in DTYPES or any(each.dtype != query.dtype for each in maps):
-        return "compiled loops take float32 or bfloat16, the same for all maps"
-    if any(each.numel() == 0 for each in maps):
-        return "a map is empty"
-    return _no_loops()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _no_loops() -> str | None:
-    return unavailable()
+    if key.dtype != query.dtype or value.dtype != query.dtype:
+        return "compiled loops take maps of one dtype"
+    return obstacle_to_loops(query, key, value)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, kernel_size: int, dilation: int, scale: float) -> Tensor:
@@ -71,7 +59,7 @@ def _attend(
     around = kernel_size // 2
     planes = (Plane(query), Plane(key, around=around), Plane(value, around=around), Plane(out, written=True))
     channels = (filled(depth), filled(value.shape[1]))
-    flat, window, factor = logs.view(-1).numpy(), (0,) * kernel_size, _single(scale)
+    flat, window, factor = logs.view(-1).numpy(), (0,) * kernel_size, np.float32(scale)
 
     def run(part: Any, maps: Any, space: Any) -> None:
         places, extent = _described(part, height, width, dilation, channels)
@@ -113,7 +101,7 @@ def _differentiate(
         for each, want in zip((query, key, value), wanted, strict=True)
     )
     shares = torch.empty(images * height * width, 2, kernel_size**2).numpy()
-    flat, factor = logs.view(-1).numpy(), _single(scale)
+    flat, factor = logs.view(-1).numpy(), np.float32(scale)
 
     def plane_of(number: int) -> Plane:
         return Plane(outs[number], written=True) if wanted[number] else Plane(query)
@@ -176,10 +164,6 @@ def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | No
 
 
 _attend.register_autograd(_backward, setup_context=_keep)
-
-
-def _single(number: float) -> Any:
-    return torch.tensor(number, dtype=torch.float32).numpy()[()]
 
 
 def _described(part: Any, height: int, width: int, dilation: int, channels: tuple[int, int]) -> tuple[Any, Any]:

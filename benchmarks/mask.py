@@ -1,0 +1,100 @@
+"""LDv1 beside its plain form, and its gate beside a copy of the features.
+
+    python benchmarks/mask.py [--quick]
+
+The plain form is written here as the papers' code evaluates it: the mask upsampled, its sigmoid, product, sum.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from local_attention import _agreement, table
+from measuring import Case, measure
+from segcontext.distribution import MaskDistribution
+from segcontext.ops import gated_by_mask
+
+TOPIC = "Masks (LDv1)"
+SHAPE = (1, 512, 128, 256)
+SMALL = (1, 512, 16, 32)
+LAYOUTS = {"channels-first": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+def plain_gate(x: Tensor, logits: Tensor) -> Tensor:
+    """GALD eqs. 1-2, one tensor after the other."""
+    mask = F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=True).sigmoid()
+    return mask * x + x
+
+
+def plain_module(part: MaskDistribution, x: Tensor) -> Tensor:
+    """Depthwise convolutions with batch norm and ReLU, then the gate."""
+    return plain_gate(x, part.shrink(x))
+
+
+def our_module(part: MaskDistribution, x: Tensor) -> Tensor:
+    """The same through the library."""
+    return part(x, x).features
+
+
+def _forward(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    with torch.no_grad():
+        return function(*given)
+
+
+def _both(function: Callable[..., Tensor], weights: list[Tensor], sign: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    tensors = [each.detach().requires_grad_() for each in given]
+    return torch.autograd.grad(function(*tensors), [*tensors, *weights], sign)
+
+
+def _agree(ours: Callable[[], Tensor], baseline: Callable[[], Tensor]) -> str:
+    """Forward alone: weights that batch norm takes the effect of have gradients of rounding errors."""
+    return _agreement(ours, baseline, 1e-4)
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """512 channels at 128×256, a mask of an eighth."""
+    torch.manual_seed(0)
+    x, logits = torch.randn(SHAPE), torch.randn(SMALL)
+    sign = torch.randn(SHAPE)
+    for layout, memory_format in list(LAYOUTS.items())[: 1 if quick else None]:
+        own, own_sign = (each.contiguous(memory_format=memory_format) for each in (x, sign))
+        what = f"1×512×128×256, float32, {layout}"
+        ours = partial(_forward, gated_by_mask, own, logits)
+        other = partial(_forward, plain_gate, x, logits)
+        agree = partial(_agree, ours, other)
+        yield Case(TOPIC, f"gate, {what}, forward", ours, other, "plain PyTorch", agree, 6)
+        yield Case(TOPIC, f"gate, {what}, forward", ours, own.clone, "a copy of the features", lambda: "–", None)
+        both = partial(_both, gated_by_mask, [], own_sign, own, logits)
+        plain = partial(_both, plain_gate, [], sign, x, logits)
+        yield Case(TOPIC, f"gate, {what}, with backward", both, plain, "plain PyTorch", agree, 3)
+        part = MaskDistribution(SHAPE[1], SHAPE[1])
+        part.eval()
+        ours, other = (
+            partial(_forward, partial(our_module, part), own),
+            partial(_forward, partial(plain_module, part), x),
+        )
+        agree = partial(_agree, ours, other)
+        yield Case(TOPIC, f"module, {what}, forward", ours, other, "plain PyTorch", agree, 6)
+        # In evaluation's mode, frozen batch norm as in fine-tuning, so that both sides have the same weights to learn.
+        weights = list(part.parameters())
+        both = partial(_both, partial(our_module, part), weights, own_sign, own)
+        plain = partial(_both, partial(plain_module, part), weights, sign, x)
+        yield Case(TOPIC, f"module, {what}, with backward", both, plain, "plain PyTorch", agree, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="channels-first alone")
+    arguments = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print("\n".join(table(measure(case) for case in cases(arguments.quick))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Whether compiled loops can run on some tensors now."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segcontext.native import unavailable
+
+__all__ = ["obstacle_to_loops"]
+
+
+def obstacle_to_loops(*tensors: Tensor) -> str | None:
+    """Why compiled loops cannot run on tensors of float32 or bfloat16, in a few words; `None` where they can.
+
+    Args:
+        tensors: all that they would read.
+
+    Example:
+        >>> obstacle_to_loops(torch.zeros(2, device="meta"))
+        'compiled loops run on the CPU'
+    """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return "an exported program has to run without segcontext"
+    if any(each.device.type != "cpu" for each in tensors):
+        return "compiled loops run on the CPU"
+    if any(each.dtype not in (torch.float32, torch.bfloat16) for each in tensors):
+        return "compiled loops take float32 or bfloat16"
+    if any(each.numel() == 0 for each in tensors):
+        return "a map is empty"
+    missing: str | None = _unavailable()
+    return missing
+
+
+# The compiler cannot look for numba, and need not: it is there or it is not.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _unavailable() -> str | None:
+    return unavailable()
