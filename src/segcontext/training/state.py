@@ -118,6 +118,11 @@ def load_optimizer(state: StateFile, optimizer: torch.optim.Optimizer) -> None:
         index, key = name.split(".", 1)
         entries.setdefault(int(index), {})[key] = number
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            # Files hold rows first. Fused optimizers go through memory from front to back, whatever the layout.
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _under(prefix: str, state: StateFile) -> dict[str, Tensor]:
