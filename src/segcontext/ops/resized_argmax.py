@@ -14,7 +14,7 @@ from segcontext.errors import ShapeError
 from segcontext.ops.bilinear import places
 from segcontext.ops.implementations import Implementation, choose
 
-__all__ = ["label_dtype", "resized_argmax"]
+__all__ = ["argmax_in_parts", "label_dtype", "resized_argmax"]
 
 #: About as many logits are brought to their size at once (32 MiB) by the reference.
 VALUES_AT_ONCE = 2**23
@@ -81,7 +81,7 @@ def resized_argmax(
         resized = F.interpolate(wide.contiguous(), size=size, mode="bilinear", align_corners=align_corners)
         return resized[..., :height, :width]
 
-    return _reference(logits, enlarge, size[0] * size[1]).to(label_dtype(logits.shape[1]))
+    return argmax_in_parts(logits, enlarge, size[0] * size[1]).to(label_dtype(logits.shape[1]))
 
 
 def label_dtype(classes: int) -> torch.dtype:
@@ -131,7 +131,17 @@ def _native(
     return labels
 
 
-def _reference(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixels: int) -> Tensor:
+def argmax_in_parts(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixels: int) -> Tensor:
+    """The argmax over the classes of enlarged logits, of which those of a few classes are made at a time.
+
+    Args:
+        features: (B, classes, h, w).
+        enlarge: brings the logits of some classes to their size.
+        pixels: how many that has.
+
+    Returns:
+        int64, (B, H, W): the first class where several are largest.
+    """
     classes = features.shape[1]
     # No fewer than four: PyTorch interpolates less than that by another kernel, which rounds otherwise.
     at_once = max(4, VALUES_AT_ONCE // (features.shape[0] * pixels))
