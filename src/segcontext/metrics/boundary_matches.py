@@ -41,8 +41,9 @@ def boundary_matches(
     """Counts boundary pixels and their counterparts for all classes and slacks.
 
     Each boundary pixel's distance to the nearest one of its class in the other mask is found once for all slacks: by
-    compiled loops over planes of bits, or where there are none in a k-d tree. On the pixel grid squared distances are integers, which floats hold exactly, so a pixel counts if and
-    only if it lies in the other boundary dilated by a disk, {offset: y² + x² ≤ slack²}.
+    compiled loops over planes of bits, or where there are none in a k-d tree. On the pixel grid squared distances are
+    integers, so a pixel counts if and only if it lies in the other boundary dilated by a disk, {offset: y² + x² ≤
+    slack²}.
 
     Args:
         prediction: predicted classes, int32, (H, W), `NOTHING` where the truth is void.

@@ -19,7 +19,7 @@ Counts = npt.NDArray[np.int64]
 
 def obstacle(shape: tuple[int, ...]) -> str | None:
     """Why `count_matches` cannot take maps of this shape, in a few words; `None` where it can."""
-    return "it numbers pixels in 32 bits" if math.prod(shape) >= 2**31 else native.unavailable()
+    return "it numbers rows in 15 bits and columns in 16" if shape[0] > 2**15 or shape[1] > 2**16 else native.unavailable()
 
 
 def count_matches(
@@ -63,15 +63,15 @@ def count_matches(
 
 
 def _by_class(labels: LabelMap, num_classes: int) -> tuple[Counts, npt.NDArray[np.int32]]:
-    """Where each class's boundary pixels begin, (classes + 1,), and their places y · W + x, by class."""
+    """Where each class's boundary pixels begin, (classes + 1,), and their places y · 2¹⁶ + x, by class."""
     from segcontext.native.boundary import boundary_rows, group
 
     parts: dict[int, tuple[npt.NDArray[np.int32], Counts]] = {}
     labels = np.ascontiguousarray(labels)
 
     def find(first: int, last: int) -> None:
-        counts = np.zeros(num_classes, dtype=np.int64)
-        parts[first] = boundary_rows(labels, first, last, counts), counts
+        counts = np.zeros(1 + num_classes, dtype=np.int64)
+        parts[first] = boundary_rows(labels, first, last, counts), counts[1:]
 
     native.split(len(labels), find, grain=16)
     ordered = [parts[first] for first in sorted(parts)]
