@@ -84,7 +84,9 @@ def test_random_logits_where_every_cell_is_contested():
 def test_what_is_not_finite_is_left_to_the_reference(value):
     logits = smooth(1, (1, 4, 20, 20), 4)
     logits[0, 2, 5, 6] = value
-    forms = [resized_argmax(logits, (90, 91), align_corners=True, implementation=form) for form in ("auto", "reference")]
+    forms = [
+        resized_argmax(logits, (90, 91), align_corners=True, implementation=form) for form in ("auto", "reference")
+    ]
     assert torch.equal(*forms)
 
 

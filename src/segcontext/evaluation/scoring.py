@@ -25,7 +25,7 @@ from segcontext.evaluation.result import Evaluation
 from segcontext.evaluation.samples import SamplePicture
 from segcontext.evaluation.tally import ImageScore, Tally, image_matrix
 from segcontext.evaluation.words import percent
-from segcontext.inference import Protocol, autocast, device_of, evaluating, predict_labels, predict_probabilities
+from segcontext.inference import Protocol, autocast, compact_labels, device_of, evaluating, predict_probabilities
 from segcontext.inference.memory import prediction_memory
 from segcontext.metrics import RankSlice, confidence, entropy, scores
 from segcontext.pictures import default_palette
@@ -179,7 +179,7 @@ def _predict(
             answers = predict_probabilities(model, images, protocol)
             yield from zip(members, answers.argmax(1), answers, strict=True)
         else:
-            yield from zip(members, predict_labels(model, images, protocol), [None] * len(members), strict=True)
+            yield from zip(members, compact_labels(model, images, protocol), [None] * len(members), strict=True)
 
 
 def _picture(sample: Sample, labels: Tensor, probabilities: Tensor | None, classes: int) -> SamplePicture:
@@ -191,7 +191,7 @@ def _picture(sample: Sample, labels: Tensor, probabilities: Tensor | None, class
         pixel_accuracy=values.pixel_accuracy,
         image=sample.image.permute(1, 2, 0).cpu().numpy(),
         truth=sample.mask.cpu().numpy(),
-        prediction=labels.cpu().numpy(),
+        prediction=labels.long().cpu().numpy(),
         confidence=None if probabilities is None else confidence(probabilities).cpu().numpy(),
         entropy=None if probabilities is None else entropy(probabilities, normalised=True).cpu().numpy(),
     )

@@ -1,6 +1,13 @@
 """From images to classes: whole or in sliding windows, at several scales, mirrored; and the Predictor."""
 
-from segcontext.inference.predict import autocast, device_of, evaluating, predict_labels, predict_probabilities
+from segcontext.inference.predict import (
+    autocast,
+    compact_labels,
+    device_of,
+    evaluating,
+    predict_labels,
+    predict_probabilities,
+)
 from segcontext.inference.predictor import LabelMap, Prediction, Predictor
 from segcontext.inference.protocol import Protocol
 from segcontext.inference.sources import ImageSource, read_source
@@ -12,6 +19,7 @@ __all__ = [
     "Predictor",
     "Protocol",
     "autocast",
+    "compact_labels",
     "device_of",
     "evaluating",
     "predict_labels",

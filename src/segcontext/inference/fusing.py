@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,28 +12,14 @@ import torch
 from torch import Tensor
 
 from segcontext import native
-from segcontext.ops import label_dtype
+from segcontext.inference.protocol import Protocol
+from segcontext.inference.views import Answer, activate, resize
+from segcontext.ops import label_dtype, resized_argmax
 from segcontext.ops.bilinear import places
+from segcontext.ops.implementations import choose
+from segcontext.ops.resized_argmax import argmax_in_parts
 
-__all__ = ["View", "fuse", "obstacle"]
-
-
-class View(NamedTuple):
-    """What the network says of one view, at the resolution of its features.
-
-    Attributes:
-        logits: (B, classes, h, w).
-        whole: (height, width) that they are upsampled to, padding and all.
-        size: (height, width) of the upper left part of it that is the view.
-        align_corners: of the upsampling; the view is brought to the image's size without.
-        flip: whether the view is a mirror image.
-    """
-
-    logits: Tensor
-    whole: tuple[int, int]
-    size: tuple[int, int]
-    align_corners: bool
-    flip: bool
+__all__ = ["fused_labels"]
 
 
 class Taps(NamedTuple):
@@ -41,25 +29,60 @@ class Taps(NamedTuple):
     weights: npt.NDArray[np.float32]
 
 
-def obstacle(views: list[View], size: tuple[int, int]) -> str | None:
-    """Why `fuse` cannot take these views, in a few words; `None` where it can.
+def fused_labels(views: Sequence[Answer], size: tuple[int, int], protocol: Protocol) -> Tensor:
+    """The argmax of what the views' answers are on average, each brought to the image's size.
+
+    Args:
+        views: the answers; of all of them the logits are held, at the resolution of the features.
+        size: (H, W) of the image.
+        protocol: says what is averaged.
+
+    Returns:
+        Integers as `segcontext.ops.label_dtype` has them, (B, H, W), on the device of the answers.
+
+    Note:
+        Compiled loops resize several views, or one of another scale, in one step instead of two, so sums differ in
+        their last digits: by less than 10⁻⁶ of the largest logit, or 10⁻⁶ of a probability for each view. Where two
+        classes are nearer to each other than that, another of the two may be named.
+    """
+    first = views[0]
+    features = first.output.features_logits
+    if len(views) == 1 and first.size == size:
+        return resized_argmax(features, first.output.size, align_corners=first.output.align_corners, crop=size)
+    softmax = len(views) > 1 and protocol.average == "probabilities"
+    if choose("The fusion of views", None, {"native": _obstacle(views, size)}) == "native":
+        return _fuse(views, size, softmax=softmax)
+    if len(views) == 1:
+        labels = argmax_in_parts(features, lambda part: resize(first.logits(part), size), size[0] * size[1])
+        return labels.to(label_dtype(features.shape[1]))
+    total: Tensor | None = None
+    for view in views:
+        answer = activate(resize(view.logits(), size), protocol)
+        answer = answer.flip(-1) if view.flipped else answer
+        total = answer if total is None else total + answer
+    assert total is not None, "there is at least one view"
+    return total.argmax(1).to(label_dtype(features.shape[1]))
+
+
+def _obstacle(views: Sequence[Answer], size: tuple[int, int]) -> str | None:
+    """Why `_fuse` cannot take these views, in a few words; `None` where it can.
 
     Args:
         views: the answers.
         size: (H, W) of the image.
     """
     for view in views:
-        if view.logits.device.type != "cpu":
-            return f"it runs on the CPU, and the logits are on {view.logits.device.type}"
-        if view.logits.dtype == torch.float64:
+        if view.output.features_logits.device.type != "cpu":
+            return f"it runs on the CPU, and the logits are on {view.output.features_logits.device.type}"
+        if view.output.features_logits.dtype == torch.float64:
             return "it computes in float32, and the logits are float64"
-        largest = max(abs(value.item()) for value in view.logits.aminmax())
+        largest = max(abs(value.item()) for value in view.output.features_logits.aminmax())
         if not largest <= torch.finfo(torch.float32).max:
             return "logits are not finite"
     return native.unavailable() or _too_wide(views, size)
 
 
-def fuse(views: list[View], size: tuple[int, int], *, softmax: bool) -> Tensor:
+def _fuse(views: Sequence[Answer], size: tuple[int, int], *, softmax: bool) -> Tensor:
     """The argmax of the views' logits or probabilities, each brought to the image's size, added up.
 
     Args:
@@ -77,7 +100,7 @@ def fuse(views: list[View], size: tuple[int, int], *, softmax: bool) -> Tensor:
     """
     from segcontext.native.views_argmax import TILE, label_tiles
 
-    classes = views[0].logits.shape[1]
+    classes = views[0].output.features_logits.shape[1]
     rows, columns = ([_taps(view, size, side) for view in views] for side in (0, 1))
     taps = max(each.weights.shape[1] for each in (*rows, *columns))
     tops, row_weights = _stack([_widened(each, taps, views[n], 0) for n, each in enumerate(rows)])
@@ -86,33 +109,29 @@ def fuse(views: list[View], size: tuple[int, int], *, softmax: bool) -> Tensor:
     beyond = ((0, 0), (0, TILE[1]))
     lefts = np.pad(lefts, beyond, mode="edge")
     column_weights = np.ascontiguousarray(np.pad(column_weights, (*beyond, (0, 0)), mode="edge").transpose(0, 2, 1))
-    shapes = np.array([view.logits.shape[-2:] for view in views], dtype=np.int64)
-    labels = torch.empty(len(views[0].logits), *size, dtype=label_dtype(classes))
+    shapes = np.array([view.output.features_logits.shape[-2:] for view in views], dtype=np.int64)
+    labels = torch.empty(len(views[0].output.features_logits), *size, dtype=label_dtype(classes))
+    lines = (tops, row_weights, lefts, column_weights, softmax)
     for index, filled in enumerate(labels.numpy()):
-        held = [view.logits[index].detach().float().contiguous() for view in views]
+        held = [view.output.features_logits[index].detach().float().contiguous() for view in views]
         addresses = np.array([each.data_ptr() for each in held], dtype=np.int64)
-
-        def fill(first: int, last: int) -> None:
-            label_tiles(
-                addresses, shapes, classes, tops, row_weights, lefts, column_weights, softmax, filled, first, last
-            )
-
+        fill = partial(label_tiles, addresses, shapes, classes, *lines, filled)
         native.split(-(-size[0] // TILE[0]), fill, parts_each=8)
     return labels
 
 
-def _too_wide(views: list[View], size: tuple[int, int]) -> str | None:
+def _too_wide(views: Sequence[Answer], size: tuple[int, int]) -> str | None:
     for side in (0, 1):
         taps = max(_taps(view, size, side).weights.shape[1] for view in views)
-        if taps > 8 or any(view.logits.shape[2 + side] < taps for view in views):
+        if taps > 8 or any(view.output.features_logits.shape[2 + side] < taps for view in views):
             return "the features are too small, or larger than the image"
     return None
 
 
-def _taps(view: View, size: tuple[int, int], side: int) -> Taps:
+def _taps(view: Answer, size: tuple[int, int], side: int) -> Taps:
     """Upsampling and bringing to image size, one after the other, as one sum."""
-    inner = places(view.logits.shape[2 + side], view.whole[side], view.align_corners)
-    last = view.logits.shape[2 + side] - 1
+    inner = places(view.output.features_logits.shape[2 + side], view.output.size[side], view.output.align_corners)
+    last = view.output.features_logits.shape[2 + side] - 1
     outer = places(view.size[side], size[side], False)
     if view.size[side] == size[side]:
         ends = [(np.arange(size[side]), np.ones(size[side]))]
@@ -130,16 +149,16 @@ def _taps(view: View, size: tuple[int, int], side: int) -> Taps:
     return Taps(first.astype(np.int32), weights.astype(np.float32))
 
 
-def _widened(taps: Taps, count: int, view: View, side: int) -> Taps:
+def _widened(taps: Taps, count: int, view: Answer, side: int) -> Taps:
     """So many weights for each pixel, none of them beyond the features; mirrored where the view is."""
-    values = view.logits.shape[2 + side]
+    values = view.output.features_logits.shape[2 + side]
     first = np.minimum(taps.first, values - count)
     weights = np.zeros((len(first), count), dtype=np.float32)
     for tap in range(taps.weights.shape[1]):
         place = taps.first - first + tap
         inside = place < count
         weights[np.flatnonzero(inside), place[inside]] = taps.weights[inside, tap]
-    if side == 1 and view.flip:
+    if side == 1 and view.flipped:
         first, weights = first[::-1], weights[::-1]
     return Taps(np.ascontiguousarray(first), np.ascontiguousarray(weights))
 

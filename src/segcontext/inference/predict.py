@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
 
@@ -10,15 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from segcontext.errors import SampleError, ShapeError
+from segcontext.inference.fusing import fused_labels
 from segcontext.inference.protocol import Protocol
 from segcontext.inference.views import activate, ask, device_of, is_whole, rescale, resize
 from segcontext.inference.windows import slide, slide_labels
+from segcontext.ops import label_dtype
 from segcontext.speed import FastNetwork, Precision
 
-__all__ = ["Precision", "autocast", "device_of", "evaluating", "predict_labels", "predict_probabilities"]
+__all__ = [
+    "Precision",
+    "autocast",
+    "compact_labels",
+    "device_of",
+    "evaluating",
+    "predict_labels",
+    "predict_probabilities",
+]
 
-#: About as many logits are brought to image size at once (32 MiB) where labels alone are asked for.
-VALUES_AT_ONCE = 2**23
 
 
 def predict_probabilities(model: nn.Module, images: Tensor, protocol: Protocol | None = None) -> Tensor:
@@ -66,9 +74,9 @@ def predict_probabilities(model: nn.Module, images: Tensor, protocol: Protocol |
 def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None = None) -> Tensor:
     """Asks a network for the likeliest class of every pixel.
 
-    Logits of all classes at image size are by far the largest tensor of a prediction. Where the protocol asks for a
-    single view they are never made: a view that the network sees at once is brought to its size a few classes at a
-    time, and windows are added up strip by strip.
+    Logits of all classes at image size are by far the largest tensor of a prediction. They are never made where the
+    network sees each view at once (`segcontext.ops.resized_argmax`; of several views the logits are held at feature
+    resolution and fused tile by tile on the CPU), and windows of a single view are added up strip by strip.
 
     Args:
         model: images (B, 3, H, W) → `Output`, such as a `Segmenter`.
@@ -77,6 +85,7 @@ def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None =
 
     Returns:
         int64, (B, H, W), on the model's device: the argmax of `Output.logits`, or of the averaged probabilities.
+        `compact_labels` is the same in less memory.
 
     Raises:
         ShapeError: the images have another shape or type.
@@ -85,25 +94,47 @@ def predict_labels(model: nn.Module, images: Tensor, protocol: Protocol | None =
     Note:
         PyTorch rounds the interpolation of channels-last tensors otherwise. Where a network's logits are channels-last
         and two classes are equally likely but for that rounding, another of the two may be named than by
-        `Output.logits.argmax`.
+        `Output.logits.argmax`. The same goes for several views, or one of another scale, which compiled loops resize
+        in one step instead of two: classes may change places whose averages differ by less than about 10⁻⁶.
+    """
+    return compact_labels(model, images, protocol).long()
+
+
+def compact_labels(model: nn.Module, images: Tensor, protocol: Protocol | None = None) -> Tensor:
+    """The same labels as `predict_labels`, in an eighth of the memory where classes are few.
+
+    Args:
+        model: as there.
+        images: as there.
+        protocol: as there.
+
+    Returns:
+        Integers as `segcontext.ops.label_dtype` has them, (B, H, W), on the model's device.
+
+    Raises:
+        ShapeError: the images have another shape or type.
+        SampleError: float images hold values outside [0, 1].
     """
     protocol = protocol or Protocol.of(model)
     _check(images)
     height, width = (int(side) for side in images.shape[-2:])
-    several = len(protocol.scales) > 1 or protocol.flip
-    whole = is_whole(_scaled(images, protocol.scales[0]), protocol)
-    if not several and not whole and protocol.scales == (1.0,):
+    views = [(scale, flip) for scale in protocol.scales for flip in (False, True)[: 1 + protocol.flip]]
+    whole = all(is_whole(_scaled(images, scale), protocol) for scale in protocol.scales)
+    if not whole and len(views) == 1 and protocol.scales == (1.0,):
         # Windows of bytes become floats one at a time: the floats of a very large image would not fit into memory.
         with evaluating(model), torch.no_grad():
             return slide_labels(model, images.detach().as_subclass(Tensor), protocol)
     pixels = _as_floats(images)
-    if several or not whole:
-        return predict_probabilities(model, pixels, protocol).argmax(1)
+    if not whole:
+        probabilities = predict_probabilities(model, pixels, protocol)
+        return probabilities.argmax(1).to(label_dtype(probabilities.shape[1]))
     with evaluating(model), torch.no_grad():
-        view = rescale(pixels.to(device_of(model, images.device)), *_scaled(pixels, protocol.scales[0]))
-        answer = ask(model, view, protocol)
-        features = answer.output.features_logits
-        return _likeliest(features, lambda part: resize(answer.logits(part), (height, width)), height * width)
+        pixels = pixels.to(device_of(model, images.device))
+        answers = []
+        for scale, flip in views:
+            view = rescale(pixels, *_scaled(pixels, scale))
+            answers.append(ask(model, view.flip(-1) if flip else view, protocol)._replace(flipped=flip))
+        return fused_labels(answers, (height, width), protocol)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segcontext.inference.predict import Precision, autocast, predict_labels, predict_probabilities
+from segcontext.errors import RecipeError
+from segcontext.inference.predict import Precision, autocast, compact_labels, predict_probabilities
 from segcontext.inference.protocol import Protocol
 from segcontext.inference.sources import ImageSource, read_source
 from segcontext.pictures import Colour, colourise, default_palette, overlay, save_labels
@@ -168,7 +169,7 @@ class Predictor:
         """
         image = read_source(source)
         with autocast(self._asked, self.precision):
-            labels = predict_labels(self._asked, image[None], self.protocol)[0].cpu()
+            labels = compact_labels(self._asked, image[None], self.protocol)[0].cpu()
         count = int(cast(int, getattr(self.model, "num_classes", 0))) or int(labels.max()) + 1
         classes, palette = self._names(count)
         return LabelMap(_compact(labels, len(classes)), classes, palette)
@@ -181,5 +182,5 @@ class Predictor:
 
 
 def _compact(labels: Tensor, classes: int) -> npt.NDArray[np.integer]:
-    array: npt.NDArray[np.integer] = (labels.byte() if classes <= 256 else labels).numpy()
+    array: npt.NDArray[np.integer] = (labels.byte() if classes <= 256 else labels.long()).numpy()
     return array

@@ -21,10 +21,12 @@ class Answer(NamedTuple):
     Attributes:
         output: the network's output; its size has the padding in it.
         size: (height, width) of the view without padding.
+        flipped: whether the view is a mirror image.
     """
 
     output: Output
     size: tuple[int, int]
+    flipped: bool = False
 
     def logits(self, features_logits: Tensor | None = None) -> Tensor:
         """Logits at the size of the view.

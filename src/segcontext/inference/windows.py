@@ -14,6 +14,7 @@ from segcontext.aggregation import EMA
 from segcontext.errors import RecipeError
 from segcontext.inference.protocol import Protocol
 from segcontext.inference.views import activate, ask, device_of, pad, rescale
+from segcontext.ops import label_dtype
 
 __all__ = ["held_bases", "slide", "slide_labels"]
 
@@ -44,9 +45,10 @@ def slide_labels(model: nn.Module, view: Tensor, protocol: Protocol) -> Tensor:
         protocol: windows, blending and what is averaged.
 
     Returns:
-        int64, (B, height, width).
+        Integers as `segcontext.ops.label_dtype` has them, (B, height, width).
     """
-    return torch.cat([strip.argmax(1) for strip in _strips(model, view, protocol)], 1)
+    strips = _strips(model, view, protocol)
+    return torch.cat([strip.argmax(1).to(label_dtype(strip.shape[1])) for strip in strips], 1)
 
 
 def _strips(model: nn.Module, view: Tensor, protocol: Protocol) -> Iterator[Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from segcontext.errors import RecipeError
 from segcontext.metrics.boundary_matches import BoundaryMatches, boundary_matches
 from segcontext.metrics.exact import mean, tally
-from segcontext.metrics.labels import Labels, as_maps, present
+from segcontext.metrics.labels import Labels
+from segcontext.metrics.maps import as_maps, present
 from segcontext.metrics.widths import check_width, slack_in_pixels
 
 __all__ = ["PAPER_SLACKS", "BoundaryFScore", "BoundaryProtocol", "boundary_f_score", "boundary_tally"]

@@ -9,7 +9,8 @@ import torchmetrics
 from scipy import ndimage
 from torch import Tensor
 
-from segcontext.metrics.labels import NOTHING, LabelMap, Labels, as_maps
+from segcontext.metrics.labels import NOTHING, LabelMap, Labels
+from segcontext.metrics.maps import as_maps
 from segcontext.metrics.widths import check_width, width_in_pixels
 
 __all__ = ["BoundaryIoU", "boundary_iou", "boundary_iou_counts", "iou_of_counts"]

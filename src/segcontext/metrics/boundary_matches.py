@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
+from segcontext.metrics.boundary_native import count_matches, obstacle
 from segcontext.metrics.labels import NOTHING, LabelMap
+from segcontext.ops.implementations import choose
 
 __all__ = ["BoundaryMatches", "boundary_matches", "boundary_points"]
 
@@ -38,9 +40,10 @@ def boundary_matches(
 ) -> BoundaryMatches:
     """Counts boundary pixels and their counterparts for all classes and slacks.
 
-    Each boundary pixel's distance to the nearest one of its class in the other mask is found once, in a k-d tree, for
-    all slacks. On the pixel grid squared distances are integers, which floats hold exactly, so a pixel counts if and
-    only if it lies in the other boundary dilated by a disk, {offset: y² + x² ≤ slack²}.
+    Each boundary pixel's distance to the nearest one of its class in the other mask is found once for all slacks: by
+    compiled loops over planes of bits, or where there are none in a k-d tree. On the pixel grid squared distances are
+    integers, so a pixel counts if and only if it lies in the other boundary dilated by a disk, {offset: y² + x² ≤
+    slack²}.
 
     Args:
         prediction: predicted classes, int32, (H, W), `NOTHING` where the truth is void.
@@ -51,6 +54,8 @@ def boundary_matches(
     Returns:
         The counts.
     """
+    if choose("boundary_matches", None, {"native": obstacle(truth.shape)}) == "native":
+        return BoundaryMatches(*count_matches(prediction, truth, num_classes, slacks))
     found, sought = (_by_class(labels, num_classes) for labels in (prediction, truth))
     radii = np.asarray(slacks, dtype=np.float64)
     matched = np.zeros((2, len(radii), num_classes), dtype=np.int64)

@@ -16,17 +16,15 @@ __all__ = [
     "LabelMap",
     "Labels",
     "as_integers",
-    "as_maps",
     "check_map",
     "check_range",
     "check_shapes",
-    "present",
 ]
 
 Labels: TypeAlias = Tensor | npt.NDArray[np.integer]
 LabelMap: TypeAlias = npt.NDArray[np.int32]
 
-#: What void pixels hold in the maps of `as_maps`: no class.
+#: What void pixels hold in the maps of `segcontext.metrics.maps.as_maps`: no class.
 NOTHING = -1
 
 
@@ -78,39 +76,3 @@ def check_map(labels: Tensor) -> None:
     """Refuses labels that are no maps, (H, W) or (B, H, W), with a `ShapeError`."""
     if labels.ndim not in (2, 3) or 0 in labels.shape[-2:]:
         raise ShapeError(f"Boundaries and objects need label maps (H, W) or (B, H, W), not {tuple(labels.shape)}.")
-
-
-def as_maps(prediction: Labels, target: Labels, num_classes: int, ignore_index: int) -> tuple[LabelMap, LabelMap]:
-    """Checked label maps on the CPU, without their void pixels.
-
-    Args:
-        prediction: predicted classes, integers (H, W) or (B, H, W). Its values under void are not read.
-        target: true classes, of the same shape; `ignore_index` for void.
-        num_classes: how many classes there are.
-        ignore_index: the target value of void.
-
-    Returns:
-        Prediction and truth, int32, (B, H, W); pixels that are void in the truth hold `NOTHING` in both.
-
-    Raises:
-        ShapeError: the two have different or other shapes, or are not integers.
-        LabelError: a value is neither a class nor void.
-    """
-    truth = as_integers(target, "The target").cpu()
-    predicted = as_integers(prediction, "The prediction").cpu()
-    check_shapes(predicted, truth)
-    check_map(truth)
-    valid = truth != ignore_index
-    check_range(truth[valid], num_classes, "The target", f" (or {ignore_index} for void)")
-    check_range(predicted[valid], num_classes, "The prediction", "")
-    height, width = truth.shape[-2:]
-    first, second = (
-        torch.where(valid, labels, NOTHING).to(torch.int32).reshape(-1, height, width).numpy()
-        for labels in (predicted, truth)
-    )
-    return first, second
-
-
-def present(labels: LabelMap, num_classes: int) -> npt.NDArray[np.bool_]:
-    """Whether each class has a pixel in a map, (classes,)."""
-    return np.bincount(labels.ravel() + 1, minlength=num_classes + 1)[1:] > 0

@@ -14,7 +14,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from segcontext.errors import RecipeError
-from segcontext.metrics.labels import LabelMap, Labels, as_maps, present
+from segcontext.metrics.labels import LabelMap, Labels
+from segcontext.metrics.maps import as_maps, present
 
 __all__ = ["AREAS", "SizeCounts", "SizeScores", "check_areas", "size_counts", "size_scores"]
 

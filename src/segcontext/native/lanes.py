@@ -7,11 +7,14 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _typed_intrinsic
 
 __all__ = ["LANES", "between", "contend"]
 
 LANES = 16
+
+# What it makes is called without the first argument, which type checkers do not know.
+intrinsic: Any = _typed_intrinsic
 
 _INTEGER = ir.IntType(32)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
@@ -103,6 +106,7 @@ def _spread(builder: Any, value: Any, vector: Any) -> Any:
 
 
 def _fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """x · y + z, rounded once."""
+    """The sum x · y + z, rounded once."""
     kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), [x, y, z])
+    declare: Any = cgutils.get_or_insert_function
+    return builder.call(declare(builder.module, kind, f"llvm.fma.v{LANES}f32"), [x, y, z])

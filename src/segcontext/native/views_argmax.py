@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
-from segcontext.native.addresses import floats_at
+from segcontext.native.addresses import carray, floats_at
 from segcontext.native.jit import inlined, jit
 
 __all__ = ["TILE", "label_tiles"]
@@ -98,7 +97,7 @@ def label_tiles(
         bottom = min(y + _ROWS, height) - 1
         for v in range(views):
             h, w = shapes[v, 0], shapes[v, 1]
-            logits = numba.carray(floats_at(addresses[v]), (classes, h, w))
+            logits = carray(floats_at(addresses[v]), (classes, h, w))
             upper, lower = tops[v, y], tops[v, bottom] + taps
             for c in range(classes):
                 line = logits[c, upper]
@@ -179,7 +178,7 @@ def label_tiles(
                 sums[n] = 0
             for v in range(views):
                 h, w = shapes[v, 0], shapes[v, 1]
-                logits = numba.carray(floats_at(addresses[v]), (classes, h, w))
+                logits = carray(floats_at(addresses[v]), (classes, h, w))
                 upper, lower = tops[v, y], tops[v, bottom] + taps
                 top[:] = -np.inf
                 n = 0
@@ -194,9 +193,7 @@ def label_tiles(
                             into[column] = line[lefts[v, x + column]] * column_weights[v, 0, x + column]
                         for tap in range(1, taps):
                             for column in range(_COLUMNS):
-                                into[column] += (
-                                    line[lefts[v, x + column] + tap] * column_weights[v, tap, x + column]
-                                )
+                                into[column] += line[lefts[v, x + column] + tap] * column_weights[v, tap, x + column]
                     values = z[c]
                     for row in range(_ROWS):
                         at = min(y + row, height - 1)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext import native
 from segcontext.errors import ShapeError
-from segcontext.ops.bilinear import places
+from segcontext.ops.bilinear import Places, places
 from segcontext.ops.implementations import Implementation, choose
 
-__all__ = ["label_dtype", "resized_argmax"]
+__all__ = ["argmax_in_parts", "label_dtype", "resized_argmax"]
 
 #: About as many logits are brought to their size at once (32 MiB) by the reference.
 VALUES_AT_ONCE = 2**23
@@ -81,7 +83,7 @@ def resized_argmax(
         resized = F.interpolate(wide.contiguous(), size=size, mode="bilinear", align_corners=align_corners)
         return resized[..., :height, :width]
 
-    return _reference(logits, enlarge, size[0] * size[1]).to(label_dtype(logits.shape[1]))
+    return argmax_in_parts(logits, enlarge, size[0] * size[1]).to(label_dtype(logits.shape[1]))
 
 
 def label_dtype(classes: int) -> torch.dtype:
@@ -103,35 +105,58 @@ def _native(
     logits: Tensor, size: tuple[int, int], align_corners: bool, crop: tuple[int, int], largest: float
 ) -> Tensor:
     from segcontext.native.lanes import LANES
-    from segcontext.native.resized_argmax import BLOCK, argmax_rows
+    from segcontext.native.resized_argmax import BLOCK
 
-    batch, classes, high, wide = logits.shape
+    classes, high, wide = logits.shape[1:]
     rows, columns = places(high, size[0], align_corners), places(wide, size[1], align_corners)
     starts = np.searchsorted(columns.first[: crop[1]], np.arange(wide + 1)).astype(np.int32)
     weights = [np.pad(weight, (0, LANES)) for weight in columns[1:]]
     # An interpolated value is off by at most four roundings.
     slack = np.float32(largest * 2**-20)
-    labels = torch.empty(batch, *crop, dtype=label_dtype(classes))
-    at_once = max(1, COPIED_AT_ONCE // (classes * wide))
+    labels = torch.empty(len(logits), *crop, dtype=label_dtype(classes))
     for image, filled in zip(logits, labels.numpy(), strict=True):
-        whole = image.numpy() if image.dtype == torch.float32 and image.is_contiguous() else None
-
-        def fill(first: int, last: int) -> None:
-            while first < last:
-                top = int(rows.first[first])
-                # Rows of the features that this step has, and the labels that lie between them.
-                count = high - top if whole is not None else min(at_once + 1, high - top)
-                stop = last if top + count == high else min(last, int(np.searchsorted(rows.first, top + count - 1)))
-                held = image[:, top : top + count].float().contiguous().numpy() if whole is None else whole
-                origin = top if whole is None else 0
-                argmax_rows(held, origin, slack, *rows, starts, *weights, filled, first, stop)
-                first = stop
-
-        native.split(crop[0], fill, grain=BLOCK)
+        native.split(crop[0], partial(_fill, image, slack, rows, starts, weights, filled), grain=BLOCK)
     return labels
 
 
-def _reference(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixels: int) -> Tensor:
+def _fill(
+    image: Tensor,
+    slack: np.float32,
+    rows: Places,
+    starts: npt.NDArray[np.int32],
+    weights: list[npt.NDArray[np.float32]],
+    labels: npt.NDArray[np.integer],
+    first: int,
+    last: int,
+) -> None:
+    from segcontext.native.resized_argmax import argmax_rows
+
+    classes, high, wide = image.shape
+    if image.dtype == torch.float32 and image.is_contiguous():
+        argmax_rows(image.numpy(), 0, slack, *rows, starts, *weights, labels, first, last)
+        return
+    at_once = 1 + max(1, COPIED_AT_ONCE // (classes * wide))
+    while first < last:
+        top = int(rows.first[first])
+        # The rows of the features that this step has, and the labels that lie between them.
+        bottom = min(top + at_once, high)
+        stop = last if bottom == high else min(last, int(np.searchsorted(rows.first, bottom - 1)))
+        held = image[:, top:bottom].float().contiguous().numpy()
+        argmax_rows(held, top, slack, *rows, starts, *weights, labels, first, stop)
+        first = stop
+
+
+def argmax_in_parts(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixels: int) -> Tensor:
+    """The argmax over the classes of enlarged logits, of which those of a few classes are made at a time.
+
+    Args:
+        features: (B, classes, h, w).
+        enlarge: brings the logits of some classes to their size.
+        pixels: how many that has.
+
+    Returns:
+        int64, (B, H, W): the first class where several are largest.
+    """
     classes = features.shape[1]
     # No fewer than four: PyTorch interpolates less than that by another kernel, which rounds otherwise.
     at_once = max(4, VALUES_AT_ONCE // (features.shape[0] * pixels))

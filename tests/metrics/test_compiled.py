@@ -1,0 +1,127 @@
+"""Compiled loops count what the plain forms count."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segcontext.data import open_dataset
+from segcontext.errors import LabelError
+from segcontext.metrics import (
+    PAPER_SLACKS,
+    boundary_matches,
+    boundary_tally,
+    confusion_matrix,
+    size_counts,
+)
+from segcontext.metrics.maps import as_maps, present
+from segcontext.ops.implementations import use_implementation
+
+FORMS = ("native", "reference")
+
+
+def both(call):
+    found = []
+    for form in FORMS:
+        with use_implementation(form):
+            found.append(call())
+    return found
+
+
+def labels(seed, shape, classes, coarse):
+    draw = np.random.default_rng(seed)
+    cells = draw.integers(0, classes, (-(-shape[0] // coarse), -(-shape[1] // coarse)))
+    target = cells.repeat(coarse, 0).repeat(coarse, 1)[: shape[0], : shape[1]]
+    prediction = np.roll(target, draw.integers(-3, 4, 2), (0, 1))
+    prediction = np.where(draw.random(shape) < 0.02, draw.integers(0, classes, shape), prediction)
+    return prediction, np.where(draw.random(shape) < 0.05, 255 if classes <= 255 else -1, target)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    height=st.integers(1, 60),
+    width=st.integers(1, 300),
+    classes=st.sampled_from([1, 2, 5, 19, 65, 171, 300]),
+    coarse=st.integers(1, 200),
+    slacks=st.lists(st.floats(1, 400), min_size=1, max_size=5),
+)
+def test_boundaries_of_any_number_of_classes(seed, height, width, classes, coarse, slacks):
+    prediction, target = labels(seed, (height, width), classes, coarse)
+    maps = [found[0] for found in as_maps(prediction, target, classes, -1 if classes > 255 else 255)]
+    native, plain = both(lambda: boundary_matches(*maps, classes, slacks))
+    for mine, theirs in zip(native, plain, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("square", [2, 3, 5, 8, 13, 10**4])
+def test_a_slack_that_is_a_root_reaches_exactly_so_far(square):
+    shape = (130, 130)
+    prediction, target = labels(square, shape, 3, 30)
+    maps = [found[0] for found in as_maps(prediction, target, 3, 255)]
+    root = float(np.sqrt(square))
+    slacks = [root, np.nextafter(root, 0), np.nextafter(root, 1e9)]
+    native, plain = both(lambda: boundary_matches(*maps, 3, slacks))
+    assert all((mine == theirs).all() for mine, theirs in zip(native, plain, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 70)),
+    classes=st.sampled_from([1, 2, 19, 200, 300]),
+    coarse=st.integers(1, 40),
+    types=st.sampled_from(["uint8", "int64", "mixed", "tensors", "fortran"]),
+)
+def test_confusions_and_maps(seed, shape, classes, coarse, types):
+    prediction, target = labels(seed, shape, classes, coarse)
+    void = 255 if classes <= 255 else -1
+    # What is predicted under void is not read.
+    prediction = np.where(target == void, 255, prediction)
+    if types in ("uint8", "mixed") and classes <= 255:
+        target = target.astype(np.uint8)
+        prediction = prediction.astype(np.uint8 if types == "uint8" else np.int16)
+    if types == "tensors":
+        prediction, target = torch.from_numpy(prediction)[:, ::2], torch.from_numpy(target)[:, ::2]
+    if types == "fortran":
+        prediction = np.asfortranarray(prediction)
+    native, plain = both(lambda: confusion_matrix(prediction, target, classes, ignore_index=void))
+    assert torch.equal(native, plain)
+    assert native.dtype == torch.int64
+    native, plain = both(lambda: as_maps(prediction, target, classes, void))
+    for mine, theirs in zip(native, plain, strict=True):
+        assert mine.dtype == np.int32
+        np.testing.assert_array_equal(mine, theirs)
+    native, plain = both(lambda: present(as_maps(prediction, target, classes, void)[0], classes))
+    np.testing.assert_array_equal(native, plain)
+
+
+@pytest.mark.parametrize("place", [0, 7, 8, 500_003])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("side", ["The prediction", "The target"])
+def test_what_is_no_class_is_refused_wherever_it_is(place, dtype, side):
+    prediction, target = np.zeros((2, 500_004), dtype)
+    (prediction if side == "The prediction" else target)[place] = 7
+    with pytest.raises(LabelError, match=f"{side} may hold 0..2.* holds 7"):
+        confusion_matrix(prediction, target, 3)
+    with pytest.raises(LabelError, match=f"{side} may hold 0..2.* holds 7"):
+        as_maps(prediction[None], target[None], 3, 255)
+
+
+@pytest.mark.skipif("SEGCONTEXT_CAMVID" not in os.environ, reason="names the CamVid folder")
+def test_real_labels():
+    dataset = open_dataset(os.environ["SEGCONTEXT_CAMVID"], "val")
+    # Each frame's labels stand for a prediction of the next one's, twice their size to reach the paper's slacks.
+    masks = [np.asarray(dataset[index].mask).repeat(2, 0).repeat(2, 1) for index in (0, 1, 40, 41)]
+    for truth, other in ((masks[0], masks[1]), (masks[2], masks[3])):
+        prediction = np.where(other == 255, 0, other)
+        for protocol in ("paper", "strict"):
+            native, plain = both(lambda: boundary_tally(prediction, truth, 11, PAPER_SLACKS, protocol=protocol))
+            assert torch.equal(native, plain)
+        native, plain = both(lambda: size_counts(prediction, truth, 11))
+        assert torch.equal(native, plain)
+        native, plain = both(lambda: confusion_matrix(prediction, truth, 11))
+        assert torch.equal(native, plain)
