@@ -8,7 +8,7 @@ from segcontext.native import is_available
 from segcontext.ops.implementations import use_implementation
 
 SIZES = [
-    # (height, width) of the image, and of what it is scaled to: larger, smaller, one of each, alike, by a lot, to a line.
+    # (height, width) before and after: larger, smaller, one of each, alike, by a lot, to a line.
     ((37, 61), (74, 122)),
     ((37, 61), (19, 31)),
     ((37, 61), (41, 30)),
