@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 __all__ = ["quick_pixels"]
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 #: Above this Pillow warns of images that are made to fill the memory.
 LARGEST = 2**26
@@ -33,7 +39,11 @@ def quick_pixels(path: Path, *, grey: bool = False) -> Tensor | None:
     Note:
         Pillow decodes JPEG with the same library, to the same pixels. It would also decode to half the size for less
         (its draft mode), but by another filter than the one that the augmentation shrinks with.
+        The decoders are torchvision's, which it means to remove in a version to come; Pillow's take their place there.
     """
+    decoders = _decoders()
+    if decoders is None:
+        return None
     try:
         data = np.fromfile(path, np.uint8)
     except OSError:
@@ -41,15 +51,32 @@ def quick_pixels(path: Path, *, grey: bool = False) -> Tensor | None:
     start = data[:29].tobytes()
     try:
         if start[:3] == b"\xff\xd8\xff" and not grey and _is_plain_jpeg(path):
-            colours: Tensor = decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
-            return colours
+            return _decoded(decoders.decode_jpeg, data, decoders.ImageReadMode.RGB)
         if _is_plain_png(start, data, grey=grey):
-            decoded: Tensor = decode_png(torch.from_numpy(data), ImageReadMode.GRAY if grey else ImageReadMode.RGB)
+            mode = decoders.ImageReadMode.GRAY if grey else decoders.ImageReadMode.RGB
+            decoded = _decoded(decoders.decode_png, data, mode)
             return decoded[0] if grey else decoded
     # torchvision was built without these formats, or the file is damaged.
     except RuntimeError:
         pass
     return None
+
+
+@cache
+def _decoders() -> ModuleType | None:
+    try:
+        import torchvision.io
+    except ImportError:
+        return None
+    names = ("decode_jpeg", "decode_png", "ImageReadMode")
+    found: ModuleType = torchvision.io
+    return found if all(hasattr(found, name) for name in names) else None
+
+
+def _decoded(decoder: Callable[..., Tensor], data: Pixels, mode: object) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return decoder(torch.from_numpy(data), mode)
 
 
 def _is_plain_jpeg(path: Path) -> bool:
@@ -64,7 +91,7 @@ def _is_plain_jpeg(path: Path) -> bool:
         return False
 
 
-def _is_plain_png(start: bytes, data: np.ndarray[tuple[int], np.dtype[np.uint8]], *, grey: bool) -> bool:
+def _is_plain_png(start: bytes, data: Pixels, *, grey: bool) -> bool:
     if len(start) < 29 or start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR":
         return False
     width, height, bits, kind = struct.unpack(">IIBB", start[16:26])
