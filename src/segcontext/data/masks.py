@@ -16,6 +16,7 @@ from segcontext.data.decoding import quick_pixels
 from segcontext.data.files import decode
 from segcontext.data.matlab import matlab_labels
 from segcontext.errors import LabelError, SampleError
+from segcontext.native import is_available
 
 __all__ = ["VOID", "Colour", "Integers", "class_indices", "raw_labels", "wrong_labels"]
 
@@ -132,6 +133,11 @@ def class_indices(raw: Integers, known: Mapping[int, int]) -> npt.NDArray[np.uin
         return None if ((raw >= classes) & (raw != VOID)).any() else raw.astype(np.uint8)
     table = np.full(max(VOID, *known) + 1, -1, np.int16)
     table[list(known)] = list(known.values())
+    if raw.dtype == np.uint8 and is_available():
+        from segcontext.native.labels import look_up
+
+        found = np.empty(raw.shape, np.uint8)
+        return found if look_up(np.ascontiguousarray(raw).reshape(-1), table, found.reshape(-1)) else None
     labels = table[raw] if raw.min() >= 0 and raw.max() < len(table) else None
     return None if labels is None or labels.min() < 0 else labels.astype(np.uint8)
 
