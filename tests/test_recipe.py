@@ -252,6 +252,8 @@ def test_model_options_may_not_contradict_the_recipes_own_keys(key):
         ({"epochs": float("inf")}, "epochs must be finite"),
         ({"scale": [1.0, float("inf")]}, "scale must be"),
         ({"class_weights": [1.0, -5.0]}, "class_weights cannot be negative"),
+        ({"cache_size": 0}, "cache_size must be above 0; cache: none"),
+        ({"cache": ""}, "cache must be a folder, auto, or none"),
     ],
 )
 def test_numbers_that_no_run_could_use_are_refused(keys, message):
@@ -281,6 +283,9 @@ def test_absolute_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch):
     assert (recipe.data, recipe.data_root, recipe.after) == ("city", f"{tmp_path}/sets", f"{tmp_path}/first.yaml")
     assert recipe.data_path == f"{tmp_path}/sets/city"
     assert recipe.absolute() == recipe
+    assert [Recipe(data="demo", cache=word).absolute().cache for word in ("auto", "none", "pixels")] == [
+        *("auto", "none", f"{tmp_path}/pixels"),
+    ]
     demo = Recipe(data="demo")
     assert demo.absolute() == demo
 

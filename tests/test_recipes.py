@@ -147,7 +147,7 @@ WORDS = {
 # Keys that say where and how a run is executed, or that only some runs have.
 NOT_NEEDED = {
     *("data_root", "weights", "after", "init", "init_classifier", "channels_last", "compile", "devices", "accelerator"),
-    *("val_every", "val_limit", "checkpoint_every"),
+    *("val_every", "val_limit", "checkpoint_every", "cache", "cache_size"),
 }
 ONLY_WITH = {"ohem_threshold": "ohem", "ohem_min_kept": "ohem", "ohem_scope": "ohem"}
 

@@ -89,6 +89,10 @@ class Recipe:
         checkpoint_every: steps between saved training states.
         seed: of every random draw.
         workers: processes that load data, for each training process.
+        cache: where decoded images and masks are kept, so that each is decoded once: a folder; auto for the user's
+            cache folder (``~/.cache/segcontext/pixels``); none (the default) writes nothing. A 1024 × 2048 image with
+            its mask takes 8.4 MB.
+        cache_size: the most that all of it may take, in GB; beyond that images are decoded each time.
         devices: processes to train with, or GPUs.
         accelerator: auto, cpu or gpu.
 
@@ -155,6 +159,8 @@ class Recipe:
     checkpoint_every: int = 500
     seed: int = 0
     workers: int = 2
+    cache: str = "none"
+    cache_size: float = 50.0
     devices: int = 1
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
@@ -225,6 +231,7 @@ class Recipe:
         given = {name: getattr(self, name) for name in ("data_root", "after", "init", "weights")}
         if self.data_root is None and self.data != "demo":
             given["data"] = self.data
+        given["cache"] = None if self.cache in ("auto", "none") else self.cache
         absolute: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in given.items() if path}
         return dataclasses.replace(self, **absolute)
 
@@ -234,7 +241,7 @@ class Recipe:
             return None
         return Recipe.load(
             self.after,
-            **{name: getattr(self, name) for name in ("workers", "devices", "accelerator")},
+            **{name: getattr(self, name) for name in ("workers", "devices", "accelerator", "cache", "cache_size")},
             **{name: value for name in ("data_root", "weights") if (value := getattr(self, name))},
         )
 

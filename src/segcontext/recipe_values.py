@@ -111,6 +111,8 @@ def check_ranges(values: Mapping[str, Any]) -> None:
         (0 <= values["weight_averaging"] < 1, "weight_averaging is a decay from 0 to below 1"),
         (0 < values["ohem_threshold"] <= 1, "ohem_threshold is a probability above 0"),
         (min(weights) >= 0 and 0 < max(weights) < math.inf, "class_weights cannot be negative, or all 0"),
+        (values["cache_size"] > 0, "cache_size must be above 0; cache: none keeps nothing"),
+        (values["cache"] != "", "cache must be a folder, auto, or none"),
         (values["checkpoint_every"] > 0, "checkpoint_every must be at least 1"),
         (not (values["after"] and values["init"]), "after and init both say what to start from; leave one out"),
     )

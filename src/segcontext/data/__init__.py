@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 
 from segcontext.data.ade20k import ADE20K
 from segcontext.data.balance import Frequencies, class_frequencies, class_weights
+from segcontext.data.cache import PixelCache
 from segcontext.data.camvid import CamVid
 from segcontext.data.cityscapes import Cityscapes
 from segcontext.data.coco_stuff import COCOStuff
@@ -39,6 +41,7 @@ __all__ = [
     "Item",
     "PascalContext",
     "PascalContext60",
+    "PixelCache",
     "PositionBatches",
     "Scenes",
     "TrainTransform",
@@ -52,13 +55,17 @@ __all__ = [
     "training_loader",
 ]
 
+logger = logging.getLogger(__name__)
+
 DATASETS: tuple[type[Dataset], ...] = (
     *(CamVid, Cityscapes, ADE20K, VOC, PascalContext, PascalContext60, COCOStuff, COCOVOC),
     *(Folder, Scenes),
 )
 
 
-def open_dataset(data: str | Path, split: str = "train", *, dataset: str = "auto") -> Dataset:
+def open_dataset(
+    data: str | Path, split: str = "train", *, dataset: str = "auto", cache: PixelCache | None = None
+) -> Dataset:
     """Opens a data set by its folder.
 
     Args:
@@ -67,6 +74,7 @@ def open_dataset(data: str | Path, split: str = "train", *, dataset: str = "auto
         dataset: ``"auto"`` finds out which data set lies there; else its name (``"camvid"``, ``"cityscapes"``,
             ``"ade20k"``, ``"voc"``, ``"pascal_context_59"``, ``"pascal_context_60"``, ``"coco_stuff"``,
             ``"coco_voc"``, ``"folder"``, ``"scenes"``) or the dotted path of a `Dataset` subclass.
+        cache: where decoded pixels are kept, see `PixelCache`; by default nowhere.
 
     Returns:
         The data set.
@@ -80,6 +88,14 @@ def open_dataset(data: str | Path, split: str = "train", *, dataset: str = "auto
         >>> open_dataset("demo", "val").classes[:3]
         ('Sky', 'Building', 'Pole')
     """
+    found = _opened(data, split, dataset)
+    found.cache = cache
+    if cache is not None and not any(item.image for item in found.items):
+        logger.warning("%s draws its samples, and reads none from files: the pixel cache stays empty", found.name)
+    return found
+
+
+def _opened(data: str | Path, split: str, dataset: str) -> Dataset:
     if dataset != "auto":
         return dataset_class(dataset)(data, split)
     if data == "demo":

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torchvision import tv_tensors
 
+from segcontext.data.cache import PixelCache, as_pixels
 from segcontext.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files, read_image, what_lies_at
-from segcontext.data.masks import VOID, Colour, raw_labels, wrong_labels
+from segcontext.data.masks import VOID, Colour, class_indices, raw_labels, wrong_labels
 from segcontext.data.submission import Submission
 from segcontext.errors import DatasetNotFound, LabelError, RecipeError, SampleError, nearest
 from segcontext.types import Sample
@@ -67,6 +69,7 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         palette_colours: whether in palette PNGs the colours count too, where `colours` is set. Otherwise their
             indices are the raw values, and a palette with the colour of another class is refused.
         submission: what the data set's test server takes; `None` where there is no server.
+        cache: where the decoded pixels of images and masks are kept; `None` decodes each time.
         root: the folder.
         split: the split.
         items: where each sample lies.
@@ -101,6 +104,7 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
     colours: Mapping[Colour, int] | None = None
     palette_colours: bool = False
     submission: Submission | None = None
+    cache: PixelCache | None = None
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         if split not in self.splits:
@@ -157,7 +161,12 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
             LabelError: if the mask holds a value that is neither a class nor void.
         """
         item = self.items[index]
-        image = read_image(self.root / item.image)
+        path = self.root / item.image
+        if self.cache is None:
+            image = read_image(path)
+        else:
+            pixels = self.cache.read(path, "RGB", lambda: as_pixels(read_image(path)))
+            image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         mask = self.read_mask(index)
         if mask is not None and mask.shape != image.shape[-2:]:
             raise SampleError(
@@ -184,15 +193,20 @@ class Dataset(torch.utils.data.Dataset[Sample], ABC):
         if mask is None:
             return None
         path = self.root / mask
+        if self.cache is None:
+            return tv_tensors.Mask(torch.from_numpy(self._labels(path)))
+        colours = None if self.colours is None else sorted([*colour, value] for colour, value in self.colours.items())
+        meaning = [sorted(self.label_map().items()), colours, self.palette_colours]
+        return tv_tensors.Mask(torch.from_numpy(self.cache.read(path, meaning, lambda: self._labels(path))))
+
+    def _labels(self, path: Path) -> npt.NDArray[np.uint8]:
         known = self.label_map()
         names = {value: "void" if label == VOID else self.classes[label] for value, label in known.items()}
         raw = raw_labels(path, self.colours, self.palette_colours, names if self.colours else None)
-        table = np.full(max(VOID, *known) + 1, -1, np.int16)
-        table[list(known)] = list(known.values())
-        labels = table[raw] if raw.min() >= 0 and raw.max() < len(table) else None
-        if labels is None or labels.min() < 0:
+        labels = class_indices(raw, known)
+        if labels is None:
             raise LabelError(wrong_labels(path, raw, known, len(self.classes)))
-        return tv_tensors.Mask(torch.from_numpy(labels.astype(np.uint8)))
+        return labels
 
     def pairs(self, images: str, masks: str | None) -> list[Item]:
         """Pairs the images of one folder with the masks of another by their names; nested folders are followed.

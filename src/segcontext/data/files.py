@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import tv_tensors
 
+from segcontext.data.decoding import quick_pixels
 from segcontext.errors import DatasetNotFound, SampleError
 
 __all__ = [
@@ -41,11 +42,14 @@ def read_image(path: str | Path) -> tv_tensors.Image:
         path: any file that Pillow reads; 16-bit greys keep their upper eight bits.
 
     Returns:
-        uint8 RGB, (3, H, W).
+        uint8 RGB, (3, H, W); in memory the channels of a pixel lie side by side.
 
     Raises:
         SampleError: if the file is missing, truncated or no image, or its numbers have no known range.
     """
+    pixels = quick_pixels(Path(path))
+    if pixels is not None:
+        return tv_tensors.Image(pixels)
     picture = decode(Path(path))
     try:
         return tv_tensors.Image(rgb_pixels(picture))
@@ -86,7 +90,7 @@ def rgb_pixels(image: Image.Image) -> Tensor:
         image: the picture; 16-bit greys keep their upper eight bits, floats are shares of white, alpha is dropped.
 
     Returns:
-        uint8 RGB, (3, H, W).
+        uint8 RGB, (3, H, W); in memory the channels of a pixel lie side by side.
 
     Raises:
         ValueError: floats outside [0, 1], or integers beyond 16 bits.
@@ -108,8 +112,8 @@ def rgb_pixels(image: Image.Image) -> Tensor:
     elif image.mode == "P":
         # Straight to RGB, Pillow warns of palettes that hold transparency.
         image = image.convert("RGBA")
-    pixels = np.array(image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def list_files(root: Path, folder: str, suffixes: tuple[str, ...], *, ending: str = "") -> dict[str, str]:

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segcontext.data.decoding import quick_pixels
 from segcontext.data.files import decode
 from segcontext.data.matlab import matlab_labels
 from segcontext.errors import LabelError, SampleError
+from segcontext.native import is_available
 
-__all__ = ["VOID", "Colour", "Integers", "raw_labels", "wrong_labels"]
+__all__ = ["VOID", "Colour", "Integers", "class_indices", "raw_labels", "wrong_labels"]
 
 VOID = 255
 
@@ -49,6 +51,9 @@ def raw_labels(
     """
     if path.suffix.lower() == ".mat":
         return matlab_labels(path)
+    grey = quick_pixels(path, grey=True)
+    if grey is not None:
+        return grey.numpy()
     image = decode(path)
     by_colour = image.mode == "P" and palette_colours and colours is not None
     if (image.mode in ("1", "L", "P") and not by_colour) or image.mode.startswith("I"):
@@ -110,6 +115,31 @@ def _check_palette(
 
 def _said(value: int, names: Mapping[int, str]) -> str:
     return f"'{names[value]}'" if value in names else "no class"
+
+
+def class_indices(raw: Integers, known: Mapping[int, int]) -> npt.NDArray[np.uint8] | None:
+    """Looks up what raw values mean.
+
+    Args:
+        raw: what a mask stores, (H, W).
+        known: the label map: values to class indices or void.
+
+    Returns:
+        Class indices, 255 for void, (H, W); `None` where a value means nothing.
+    """
+    classes = len(known) - 1
+    if raw.dtype == np.uint8 and known == {**{index: index for index in range(classes)}, VOID: VOID}:
+        # Most masks hold the indices themselves; comparing is quicker than looking up.
+        return None if ((raw >= classes) & (raw != VOID)).any() else raw.astype(np.uint8)
+    table = np.full(max(VOID, *known) + 1, -1, np.int16)
+    table[list(known)] = list(known.values())
+    if raw.dtype == np.uint8 and is_available():
+        from segcontext.native.labels import look_up
+
+        found = np.empty(raw.shape, np.uint8)
+        return found if look_up(np.ascontiguousarray(raw).reshape(-1), table, found.reshape(-1)) else None
+    labels = table[raw] if raw.min() >= 0 and raw.max() < len(table) else None
+    return None if labels is None or labels.min() < 0 else labels.astype(np.uint8)
 
 
 def wrong_labels(path: Path, raw: Integers, known: Mapping[int, int], classes: int) -> str:

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from segcontext.data.dataset import VOID
+from segcontext.data.resampling import Window, draw_image, draw_labels
 from segcontext.errors import RecipeError, SampleError
 from segcontext.types import Sample
 
@@ -116,20 +115,32 @@ class TrainTransform:
             raise SampleError(f"'{sample.name}' has no labels, and training needs them: add a mask, or leave it out.")
         draws = torch.rand(6 + 2 * _ATTEMPTS, generator=generator, dtype=torch.float64).tolist()
         image, mask = sample.image.as_subclass(Tensor), sample.mask.as_subclass(Tensor).to(torch.uint8)
-        factor = self._factor(draws[0])
+        factor, mirrored = self._factor(draws[0]), draws[1] < self.flip
         size = (max(1, round(mask.shape[0] * factor)), max(1, round(mask.shape[1] * factor)))
-        window = (min(size[0], self.crop[0]), min(size[1], self.crop[1]))
+        extent = (min(size[0], self.crop[0]), min(size[1], self.crop[1]))
+        picture, labels = self._canvases(padded=extent != self.crop)
         for attempt in range(_ATTEMPTS):
             across, down = draws[6 + 2 * attempt : 8 + 2 * attempt]
-            corner = (int(down * (size[0] - window[0] + 1)), int(across * (size[1] - window[1] + 1)))
-            labels = _nearest(mask, size, corner, window)
+            corner = (int(down * (size[0] - extent[0] + 1)), int(across * (size[1] - extent[1] + 1)))
+            window = Window(size, corner, extent, mirrored)
+            draw_labels(mask, window, labels)
             if self.max_class_share >= 1 or _largest_share(labels) <= self.max_class_share:
                 break
-        picture = self._jittered(_bilinear(image, size, corner, window), draws[2:6])
-        picture, labels = self._padded(picture, labels)
-        if draws[1] < self.flip:
-            picture, labels = picture.flip(-1), labels.flip(-1)
-        return Crop(picture.contiguous(), labels.contiguous())
+        draw_image(image, window, picture)
+        if self.color_jitter:
+            left = self.crop[1] - extent[1] if mirrored else 0
+            drawn = picture[:, : extent[0], left : left + extent[1]]
+            drawn.copy_(self._jittered(drawn, draws[2:6]))
+        return Crop(picture, labels)
+
+    def _canvases(self, *, padded: bool) -> tuple[Tensor, Tensor]:
+        """What image and mask are drawn on."""
+        picture, labels = torch.empty(3, *self.crop, dtype=torch.uint8), torch.empty(self.crop, dtype=torch.uint8)
+        if padded:
+            labels.fill_(VOID)
+            for channel, value in zip(picture, self.pad_value, strict=True):
+                channel.fill_(value)
+        return picture, labels
 
     def _factor(self, draw: float) -> float:
         low, high = self.scale
@@ -141,59 +152,12 @@ class TrainTransform:
 
     def _jittered(self, image: Tensor, draws: list[float]) -> Tensor:
         strength = self.color_jitter
-        if strength == 0:
-            return image
         factors = [1 + strength * (2 * draw - 1) for draw in draws]
         image = TF.adjust_brightness(image, factors[0])
         image = TF.adjust_contrast(image, factors[1])
         image = TF.adjust_saturation(image, factors[2])
         jittered: Tensor = TF.adjust_hue(image, (factors[3] - 1) / 8)
         return jittered
-
-    def _padded(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = mask.shape
-        if (height, width) == self.crop:
-            return image, mask
-        padded = torch.tensor(self.pad_value, dtype=torch.uint8).view(3, 1, 1).repeat(1, *self.crop)
-        padded[:, :height, :width] = image
-        bottom, right = self.crop[0] - height, self.crop[1] - width
-        return padded, F.pad(mask, (0, right, 0, bottom), value=VOID)
-
-
-def _nearest(mask: Tensor, size: tuple[int, int], corner: tuple[int, int], window: tuple[int, int]) -> Tensor:
-    """The window of the mask resized to `size`; only the window's own pixels are looked up."""
-    # In whole numbers, since a centre that falls between two pixels is common and must not depend on rounding.
-    rows, columns = (
-        torch.arange(2 * corner[axis] + 1, 2 * (corner[axis] + window[axis]), 2) * mask.shape[axis] // (2 * size[axis])
-        for axis in (0, 1)
-    )
-    return mask[rows][:, columns]
-
-
-def _bilinear(image: Tensor, size: tuple[int, int], corner: tuple[int, int], window: tuple[int, int]) -> Tensor:
-    """The window of the image resized to `size`, uint8 (3, h, w)."""
-    (top, left), (height, width) = corner, window
-    if size == tuple(image.shape[1:]):
-        return image[:, top : top + height, left : left + width]
-    if size[0] < image.shape[1] or size[1] < image.shape[2]:
-        whole: Tensor = TF.resize(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
-        return whole[:, top : top + height, left : left + width]
-    # Enlarging mixes two neighbours along each axis, so the rest of a big image need not be enlarged at all.
-    (upper, lower, down), (west, east, right) = (
-        _neighbours(image.shape[1 + axis], size[axis], corner[axis], window[axis]) for axis in (0, 1)
-    )
-    first, last = int(west[0]), int(east[-1]) + 1
-    columns = image[:, :, first:last]
-    rows = torch.lerp(columns[:, upper].float(), columns[:, lower].float(), down[:, None])
-    return torch.lerp(rows[:, :, west - first], rows[:, :, east - first], right).round_().to(torch.uint8)
-
-
-def _neighbours(length: int, scaled: int, start: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The two pixels of an axis between which each pixel of the scaled axis lies, and its distance from the first."""
-    pixels = torch.arange(start, start + count, dtype=torch.float64)
-    centres = ((pixels + 0.5) * (length / scaled) - 0.5).clamp(0, length - 1)
-    before = centres.long()
-    return before, (before + 1).clamp(max=length - 1), (centres - before).float()
 
 
 def _largest_share(mask: Tensor) -> float:

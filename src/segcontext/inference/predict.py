@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 
-
 def predict_probabilities(model: nn.Module, images: Tensor, protocol: Protocol | None = None) -> Tensor:
     """Asks a network for the class probabilities of every pixel.
 

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segcontext.errors import RecipeError
 from segcontext.inference.predict import Precision, autocast, compact_labels, predict_probabilities
 from segcontext.inference.protocol import Protocol
 from segcontext.inference.sources import ImageSource, read_source

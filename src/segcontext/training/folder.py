@@ -16,7 +16,18 @@ __all__ = ["BEFORE", "check_free", "check_images", "check_same", "images_digest"
 
 #: Keys that say how a run is executed and not what comes out of it; a resumed run may change them.
 EXECUTION_KEYS = frozenset(
-    {"workers", "devices", "accelerator", "checkpoint_every", "data", "data_root", "after", "test_protocol"}
+    {
+        "workers",
+        "cache",
+        "cache_size",
+        "devices",
+        "accelerator",
+        "checkpoint_every",
+        "data",
+        "data_root",
+        "after",
+        "test_protocol",
+    }
 )
 
 #: Where the run that a run comes after lies in its folder.

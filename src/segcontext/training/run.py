@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from segcontext.checkpoint import weight_file, write_network
-from segcontext.data import open_dataset
+from segcontext.data import PixelCache, open_dataset
 from segcontext.errors import RecipeError
 from segcontext.evaluation import spread
 from segcontext.layers import Normalize
@@ -104,8 +104,11 @@ def train(
     """
     folder = Path(out)
     console = console or Console(quiet=True)
-    data = open_dataset(recipe.data_path, recipe.train_split, dataset=recipe.dataset)
-    val = open_dataset(recipe.data_path, recipe.val_split, dataset=recipe.dataset)
+    cache = PixelCache.named(recipe.cache, gigabytes=recipe.cache_size)
+    data, val = (
+        open_dataset(recipe.data_path, split, dataset=recipe.dataset, cache=cache)
+        for split in (recipe.train_split, recipe.val_split)
+    )
     resumable = resume and (folder / "state.safetensors").is_file()
     if resumable:
         check_same(recipe, folder)
