@@ -123,6 +123,9 @@ def test_a_function_rounds_once(name, pixels):
             assert norm_of_error(each, exact) < 1
         elif name == "em without gradients":
             assert norm_of_error(each, exact) < 3
+        elif name in ("double", "point"):
+            # Without gradients, weights (and A²'s descriptors) are rounded before they meet bfloat16 features.
+            assert norm_of_error(each, exact) < 1.5
         else:
             assert_rounded_once(each, exact)
 

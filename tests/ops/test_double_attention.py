@@ -73,3 +73,23 @@ def test_gradients():
 def test_shapes_that_do_not_fit_are_refused(shapes):
     with pytest.raises(ValueError, match="expected features"):
         double_attention(*(torch.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("layout", ["dense", "turned", "apart"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 5, 3, 35), (1, 16, 8, 700)])
+def test_bfloat16_products_stay_within_their_bound(layout, sizes):
+    """Maps, descriptors and the result are rounded: 0.7 u of the norm expected, 1.5 u allowed."""
+    batch, channels, maps, pixels = sizes
+    turn = {
+        "dense": lambda each: each,
+        "turned": lambda each: each.mT.contiguous().mT,
+        "apart": lambda each: torch.stack([each, each], -1)[..., 0],
+    }[layout]
+    shapes = ((batch, channels, pixels), (batch, maps, pixels), (batch, maps, pixels))
+    given = [turn(torch.randn(shape).bfloat16()) for shape in shapes]
+    exact = double_attention(*(each.double() for each in given), implementation="reference")
+    found = double_attention(*given, implementation="rearranged")
+    assert found.output.dtype == torch.bfloat16
+    assert (found.output.double() - exact.output).norm() <= 1.5 * 2**-8 * exact.output.norm()
+    torch.testing.assert_close(found.gather.double(), exact.gather, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(found.distribute.double(), exact.distribute, rtol=1e-5, atol=1e-7)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segcontext.ops.implementations import Implementation, choose
 from segcontext.ops.precision import widen
 
 __all__ = ["DoubleAttention", "double_attention"]
@@ -26,7 +27,13 @@ class DoubleAttention(NamedTuple):
     distribute: Tensor
 
 
-def double_attention(features: Tensor, gather_logits: Tensor, distribute_logits: Tensor) -> DoubleAttention:
+def double_attention(
+    features: Tensor,
+    gather_logits: Tensor,
+    distribute_logits: Tensor,
+    *,
+    implementation: Implementation | None = None,
+) -> DoubleAttention:
     r"""Gathers K descriptors of the whole map, then hands each position its own mixture of them.
 
     Chen et al. 2018, eqs. 3-6: descriptors :math:`G = A\,\mathrm{softmax}_n(B)^\top`, a column for each map, and
@@ -36,6 +43,8 @@ def double_attention(features: Tensor, gather_logits: Tensor, distribute_logits:
         features: A, (B, C, N).
         gather_logits: B, (B, K, N); the softmax runs over the positions.
         distribute_logits: V, (B, K, N); the softmax runs over the maps.
+        implementation: ``"reference"`` or ``"rearranged"``; `None` is what
+            `segcontext.ops.implementations.use_implementation` says, or the faster one that can run.
 
     Returns:
         The output and both attention maps.
@@ -44,7 +53,8 @@ def double_attention(features: Tensor, gather_logits: Tensor, distribute_logits:
         ValueError: where the tensors do not fit together.
 
     Note:
-        Softmax and sums are in float32 or wider, also under autocast.
+        Softmax and sums are in float32 or wider, also under autocast. Rearranged, which is for bfloat16 features and
+        without gradients, maps and descriptors are rounded to bfloat16 before they meet what they weigh.
 
     Example:
         >>> import torch
@@ -58,8 +68,17 @@ def double_attention(features: Tensor, gather_logits: Tensor, distribute_logits:
             "expected features (B, C, N) and gather and distribute logits (B, K, N), but they are "
             f"{tuple(features.shape)}, {tuple(gather_logits.shape)} and {tuple(distribute_logits.shape)}"
         )
+    given = (features, gather_logits, distribute_logits)
+    obstacle = None if features.dtype == torch.bfloat16 else "only products of bfloat16 are faster"
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(each.requires_grad for each in given)):
+        obstacle = "it is neither compiled nor has it gradients"
     with torch.autocast(features.device.type, enabled=False):
         gather = widen(gather_logits).softmax(-1)
         distribute = widen(distribute_logits).softmax(1)
+        if choose("double_attention", implementation, {"rearranged": obstacle}) == "rearranged":
+            # One image at a time: the batched product is slow where a matrix is transposed.
+            narrow = zip(features, gather.bfloat16(), distribute.bfloat16(), strict=True)
+            output = torch.stack([one @ collects.mT @ hands for one, collects, hands in narrow])
+            return DoubleAttention(output, gather, distribute)
         descriptors = widen(features) @ gather.mT
         return DoubleAttention((descriptors @ distribute).to(features.dtype), gather, distribute)

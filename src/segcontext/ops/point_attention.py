@@ -54,7 +54,8 @@ def point_attention(
         In the reference form, which takes gradients, the weights are one N×N tensor for each image, N = h·w, and so
         are three tables of indices. Rearranged, there are the weights of one row of pixels at a time, w×N, and where
         positions beyond the window exchange nothing, those of rows beyond it do not exist.
-        Softmax and sums are in float32 or wider.
+        Softmax and sums are in float32 or wider; rearranged, weights are rounded to bfloat16 before they meet features
+        of that dtype.
 
     Example:
         >>> import torch
@@ -80,7 +81,8 @@ def point_attention(
     beyond = float("-inf") if outside == "nothing" else 0.0
     with torch.autocast(features.device.type, enabled=False):
         if choose("point_attention", implementation, {"rearranged": obstacle}) == "rearranged":
-            drawn = _by_row(widen(features), logits, side, branch, beyond)
+            wide = features if features.dtype == torch.bfloat16 else widen(features)
+            drawn = _by_row(wide, logits, side, branch, beyond)
         else:
             pairs = _by_pair(widen(logits), side, beyond)
             # Owners lie along dim 1, the positions that they look at along dim 2. Collecting, the owner is the one
@@ -118,7 +120,7 @@ def _by_row(features: Tensor, logits: Tensor, side: int, branch: PointBranch, be
             pairs = F.pad(pairs, (0, 0, 0, 0, top, height - bottom))
             top, bottom = 0, height
         weights = pairs.flatten(1, 2).softmax(1)
-        drawn[:, :, y] = features[:, :, top:bottom].flatten(2) @ weights
+        drawn[:, :, y] = features[:, :, top:bottom].flatten(2) @ weights.to(features.dtype)
     return drawn
 
 
