@@ -19,7 +19,9 @@ Counts = npt.NDArray[np.int64]
 
 def obstacle(shape: tuple[int, ...]) -> str | None:
     """Why `count_matches` cannot take maps of this shape, in a few words; `None` where it can."""
-    return "it numbers rows in 15 bits and columns in 16" if shape[0] > 2**15 or shape[1] > 2**16 else native.unavailable()
+    return (
+        "it numbers rows in 15 bits and columns in 16" if shape[0] > 2**15 or shape[1] > 2**16 else native.unavailable()
+    )
 
 
 def count_matches(
