@@ -13,10 +13,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from measuring import Case, measure
 from torch import Tensor
 from torch.nn import functional as F
 
+from measuring import Case, measure
 from segcontext.inference import Protocol
 from segcontext.inference.fusing import fused_labels
 from segcontext.inference.views import Answer

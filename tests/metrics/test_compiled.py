@@ -1,6 +1,7 @@
 """Compiled loops count what the plain forms count."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -117,11 +118,13 @@ def test_real_labels():
     # Each frame's labels stand for a prediction of the next one's, twice their size to reach the paper's slacks.
     masks = [np.asarray(dataset[index].mask).repeat(2, 0).repeat(2, 1) for index in (0, 1, 40, 41)]
     for truth, other in ((masks[0], masks[1]), (masks[2], masks[3])):
-        prediction = np.where(other == 255, 0, other)
-        for protocol in ("paper", "strict"):
-            native, plain = both(lambda: boundary_tally(prediction, truth, 11, PAPER_SLACKS, protocol=protocol))
+        pair = (np.where(other == 255, 0, other), truth)
+        calls = [
+            partial(boundary_tally, *pair, 11, PAPER_SLACKS, protocol="paper"),
+            partial(boundary_tally, *pair, 11, PAPER_SLACKS, protocol="strict"),
+            partial(size_counts, *pair, 11),
+            partial(confusion_matrix, *pair, 11),
+        ]
+        for call in calls:
+            native, plain = both(call)
             assert torch.equal(native, plain)
-        native, plain = both(lambda: size_counts(prediction, truth, 11))
-        assert torch.equal(native, plain)
-        native, plain = both(lambda: confusion_matrix(prediction, truth, 11))
-        assert torch.equal(native, plain)

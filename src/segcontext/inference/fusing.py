@@ -102,16 +102,15 @@ def _fuse(views: Sequence[Answer], size: tuple[int, int], *, softmax: bool) -> T
 
     classes = views[0].output.features_logits.shape[1]
     rows, columns = ([_taps(view, size, side) for view in views] for side in (0, 1))
-    taps = max(each.weights.shape[1] for each in (*rows, *columns))
-    tops, row_weights = _stack([_widened(each, taps, views[n], 0) for n, each in enumerate(rows)])
-    lefts, column_weights = _stack([_widened(each, taps, views[n], 1) for n, each in enumerate(columns)])
-    # The last tile may reach beyond the image, where the last column repeats.
-    beyond = ((0, 0), (0, TILE[1]))
-    lefts = np.pad(lefts, beyond, mode="edge")
-    column_weights = np.ascontiguousarray(np.pad(column_weights, (*beyond, (0, 0)), mode="edge").transpose(0, 2, 1))
+    taps = max(each.weights.shape[1] for each in rows)
+    tops, row_weights = _stack([_widened(each, taps, view) for each, view in zip(rows, views, strict=True)])
+    lefts, blends = zip(*(_tiled(*pair, TILE[1]) for pair in zip(columns, views, strict=True)), strict=True)
+    spans = np.array([blend.shape[1] for blend in blends], dtype=np.int64)
+    deepest = int(spans.max())
+    column_weights = np.stack([np.pad(blend, ((0, 0), (0, deepest - blend.shape[1]), (0, 0))) for blend in blends])
     shapes = np.array([view.output.features_logits.shape[-2:] for view in views], dtype=np.int64)
     labels = torch.empty(len(views[0].output.features_logits), *size, dtype=label_dtype(classes))
-    lines = (tops, row_weights, lefts, column_weights, softmax)
+    lines = (tops, row_weights, np.stack(lefts), spans, column_weights.reshape(-1), softmax)
     for index, filled in enumerate(labels.numpy()):
         held = [view.output.features_logits[index].detach().float().contiguous() for view in views]
         addresses = np.array([each.data_ptr() for each in held], dtype=np.int64)
@@ -121,11 +120,22 @@ def _fuse(views: Sequence[Answer], size: tuple[int, int], *, softmax: bool) -> T
 
 
 def _too_wide(views: Sequence[Answer], size: tuple[int, int]) -> str | None:
-    for side in (0, 1):
-        taps = max(_taps(view, size, side).weights.shape[1] for view in views)
-        if taps > 8 or any(view.output.features_logits.shape[2 + side] < taps for view in views):
-            return "the features are too small, or larger than the image"
+    from segcontext.native.views_argmax import MOST_ROWS, TILE
+
+    for view in views:
+        height, width = view.output.features_logits.shape[-2:]
+        rows, columns = (_taps(view, size, side) for side in (0, 1))
+        # Of features, a pixel's, and those that lie between the first ones of a tile's pixels.
+        deep = rows.weights.shape[1] + _spread(rows.first, TILE[0])
+        wide = columns.weights.shape[1] + _spread(columns.first, TILE[1])
+        if rows.weights.shape[1] > height or wide > width or deep > MOST_ROWS:
+            return "the features are too small, or much larger than the image"
     return None
+
+
+def _spread(first: npt.NDArray[np.int32], pixels: int) -> int:
+    ends = first[min(pixels, len(first)) - 1 :]
+    return int((ends - first[: len(ends)]).max())
 
 
 def _taps(view: Answer, size: tuple[int, int], side: int) -> Taps:
@@ -149,18 +159,35 @@ def _taps(view: Answer, size: tuple[int, int], side: int) -> Taps:
     return Taps(first.astype(np.int32), weights.astype(np.float32))
 
 
-def _widened(taps: Taps, count: int, view: Answer, side: int) -> Taps:
-    """So many weights for each pixel, none of them beyond the features; mirrored where the view is."""
-    values = view.output.features_logits.shape[2 + side]
-    first = np.minimum(taps.first, values - count)
+def _widened(taps: Taps, count: int, view: Answer) -> Taps:
+    """Rows with so many weights each, none of them beyond the features."""
+    first = np.minimum(taps.first, view.output.features_logits.shape[2] - count).astype(np.int32)
     weights = np.zeros((len(first), count), dtype=np.float32)
+    every = np.arange(len(first))
     for tap in range(taps.weights.shape[1]):
-        place = taps.first - first + tap
-        inside = place < count
-        weights[np.flatnonzero(inside), place[inside]] = taps.weights[inside, tap]
-    if side == 1 and view.flipped:
-        first, weights = first[::-1], weights[::-1]
-    return Taps(np.ascontiguousarray(first), np.ascontiguousarray(weights))
+        # What would lie beyond the last feature has no weight.
+        place = np.minimum(taps.first - first + tap, count - 1)
+        weights[every, place] += taps.weights[:, tap]
+    return Taps(first, weights)
+
+
+def _tiled(taps: Taps, view: Answer, pixels: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Columns by tiles: the first feature of each, (tiles,), and the weights in its pixels, (tiles, features, pixels).
+
+    Mirrored where the view is. The last tile repeats the last column where it reaches beyond the image.
+    """
+    first, weights = (part[::-1] if view.flipped else part for part in taps)
+    beyond = -len(first) % pixels
+    first, weights = np.pad(first, (0, beyond), mode="edge"), np.pad(weights, ((0, beyond), (0, 0)), mode="edge")
+    tiles = first.reshape(-1, pixels)
+    count = int((tiles.max(1) - tiles.min(1)).max()) + weights.shape[1]
+    left = np.minimum(tiles.min(1), view.output.features_logits.shape[3] - count).astype(np.int32)
+    blend = np.zeros((len(tiles), count, pixels), dtype=np.float32)
+    every, column = np.divmod(np.arange(len(first)), pixels)
+    for tap in range(weights.shape[1]):
+        place = np.minimum(first - left[every] + tap, count - 1)
+        blend[every, place, column] += weights[:, tap]
+    return left, blend
 
 
 def _stack(taps: list[Taps]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:

@@ -60,7 +60,7 @@ def count_matches(
         match_classes(begins, places, limits, pair, (height, width), order, first, last, matched)
         planes.put(pair)
 
-    native.split(len(order), match, parts_each=len(order))
+    native.split(len(order), match, parts_each=max(1, len(order)))
     return sizes[0], sizes[1], matched[0], matched[1]
 
 

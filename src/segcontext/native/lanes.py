@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as _typed_intrinsic
 
-__all__ = ["LANES", "between", "contend"]
+__all__ = ["LANES", "accumulate", "between", "contend"]
 
 LANES = 16
 
@@ -19,6 +19,21 @@ intrinsic: Any = _typed_intrinsic
 _INTEGER = ir.IntType(32)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(_INTEGER, LANES)
+
+
+@intrinsic
+def accumulate(_: Any, value: Any, weights: Any, at: Any, into: Any, place: Any) -> Any:
+    """Adds value · weights[at + n] to into[place + n] for each n of `LANES`; all are float32."""
+    signature = types.void(types.float32, weights, types.intp, into, types.intp)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        weights = _pointer(context, builder, signature.args[1], values[1], values[2], _FLOATS)
+        into = _pointer(context, builder, signature.args[3], values[3], values[4], _FLOATS)
+        weight, total = (builder.load(each, align=4) for each in (weights, into))
+        builder.store(_fused(builder, _spread(builder, values[0], _FLOATS), weight, total), into, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic

@@ -8,11 +8,15 @@ import numpy as np
 
 from segcontext.native.addresses import carray, floats_at
 from segcontext.native.jit import inlined, jit
+from segcontext.native.lanes import LANES, accumulate
 
-__all__ = ["TILE", "label_tiles"]
+__all__ = ["MOST_ROWS", "TILE", "label_tiles"]
+
+#: Rows of features that a row of tiles is made of, at most.
+MOST_ROWS = 64
 
 #: Rows and columns of a tile.
-TILE = (8, 16)
+TILE = (8, LANES)
 
 _ROWS, _COLUMNS = TILE
 _PIXELS = _ROWS * _COLUMNS
@@ -45,6 +49,7 @@ def label_tiles(
     tops: Any,
     row_weights: Any,
     lefts: Any,
+    spans: Any,
     column_weights: Any,
     softmax: bool,
     labels: Any,
@@ -63,8 +68,10 @@ def label_tiles(
         classes: how many there are.
         tops: of each row of labels, the first row of features it is made of, int32, (views, H).
         row_weights: weights of that row and those below it, float32, (views, H, taps).
-        lefts: the same of columns, int32, (views, W + a tile's columns).
-        column_weights: float32, (views, taps, W + a tile's columns).
+        lefts: of each column of tiles, the first column of features it is made of, int32, (views, tiles across).
+        spans: how many columns of features a tile is made of, (views,).
+        column_weights: their weights in each of its columns, float32, flat: (views, tiles across, the largest span,
+            columns of a tile).
         softmax: whether probabilities are added up, or logits.
         labels: integers, (H, W), to be filled.
         first: first row of tiles.
@@ -85,11 +92,12 @@ def label_tiles(
     below, beyond = np.empty(classes, np.float32), np.empty(classes, np.float32)
     chosen = np.empty(classes, np.int32)
     shares = np.empty((views, classes), np.float32)
-    z = np.empty((classes, _PIXELS), np.float32)
+    z = np.empty(classes * _PIXELS, np.float32)
     sums = np.empty((classes, _PIXELS), np.float32)
     top = np.empty(_PIXELS, np.float32)
     total = np.empty(_PIXELS, np.float32)
-    lines = np.empty((64, _COLUMNS), np.float32)
+    lines = np.empty(MOST_ROWS * _COLUMNS, np.float32)
+    depth = len(column_weights) // (views * across * _COLUMNS)
     best = np.empty(_PIXELS, np.float32)
     found = np.empty(_PIXELS, np.int32)
     for tile in range(first, last):
@@ -110,12 +118,9 @@ def label_tiles(
                         small[j] = min(small[j], line[j])
                         large[j] = max(large[j], line[j])
                 for t in range(across):
-                    a = lefts[v, t * _COLUMNS]
-                    b = lefts[v, t * _COLUMNS + _COLUMNS - 1]
-                    if b < a:
-                        a, b = b, a
+                    a = lefts[v, t]
                     lo, hi = small[a], large[a]
-                    for j in range(a + 1, b + taps):
+                    for j in range(a + 1, a + spans[v]):
                         lo = min(lo, small[j])
                         hi = max(hi, large[j])
                     low[v, t, c] = lo
@@ -133,12 +138,13 @@ def label_tiles(
                         peak = max(peak, hi[c])
                     least_sum, most_sum = np.float32(0), np.float32(0)
                     for c in range(classes):
-                        below[c] = _exp(lo[c] - peak)
+                        # The exponential is never less than e⁻⁸⁶, which would be too large a bound from below.
+                        below[c] = _exp(lo[c] - peak) if lo[c] - peak > np.float32(-86) else np.float32(0)
                         beyond[c] = _exp(hi[c] - peak)
                         least_sum += below[c]
                         most_sum += beyond[c]
                     for c in range(classes):
-                        least[v, c] = below[c] / (below[c] + max(most_sum - beyond[c], np.float32(0)))
+                        least[v, c] = below[c] / (below[c] + max(most_sum - beyond[c], np.float32(1e-38)))
                         rest = max(least_sum - below[c], np.float32(0))
                         most[v, c] = beyond[c] / (beyond[c] + rest)
                         shares[v, c] = beyond[c] / max(least_sum, np.float32(1e-30))
@@ -187,23 +193,19 @@ def label_tiles(
                     n += wanted
                     if not wanted and (not softmax or shares[v, c] < np.float32(2.0**-28)):
                         continue
+                    lines[: (lower - upper) * _COLUMNS] = 0
+                    left, block = lefts[v, t], (v * across + t) * depth
                     for i in range(upper, lower):
-                        line, into = logits[c, i], lines[i - upper]
-                        for column in range(_COLUMNS):
-                            into[column] = line[lefts[v, x + column]] * column_weights[v, 0, x + column]
-                        for tap in range(1, taps):
-                            for column in range(_COLUMNS):
-                                into[column] += line[lefts[v, x + column] + tap] * column_weights[v, tap, x + column]
-                    values = z[c]
+                        for j in range(spans[v]):
+                            at = (block + j) * _COLUMNS
+                            accumulate(logits[c, i, left + j], column_weights, at, lines, (i - upper) * _COLUMNS)
+                    values = z[c * _PIXELS : (c + 1) * _PIXELS]
+                    values[:] = 0
                     for row in range(_ROWS):
                         at = min(y + row, height - 1)
-                        i = tops[v, at] - upper
-                        for column in range(_COLUMNS):
-                            values[row * _COLUMNS + column] = lines[i, column] * row_weights[v, at, 0]
-                        for tap in range(1, taps):
-                            weight = row_weights[v, at, tap]
-                            for column in range(_COLUMNS):
-                                values[row * _COLUMNS + column] += lines[i + tap, column] * weight
+                        for tap in range(taps):
+                            line = (tops[v, at] - upper + tap) * _COLUMNS
+                            accumulate(row_weights[v, at, tap], lines, line, values, row * _COLUMNS)
                     for p in range(_PIXELS):
                         top[p] = max(top[p], values[p])
                 if softmax:
@@ -214,7 +216,7 @@ def label_tiles(
                         n += wanted
                         if not wanted and shares[v, c] < np.float32(2.0**-28):
                             continue
-                        values = z[c]
+                        values = z[c * _PIXELS : (c + 1) * _PIXELS]
                         for p in range(_PIXELS):
                             values[p] = _exp(values[p] - top[p])
                         for p in range(_PIXELS):
@@ -224,7 +226,7 @@ def label_tiles(
                 else:
                     total[:] = 1
                 for n in range(count):
-                    values, into = z[chosen[n]], sums[n]
+                    values, into = z[chosen[n] * _PIXELS : (chosen[n] + 1) * _PIXELS], sums[n]
                     for p in range(_PIXELS):
                         into[p] += values[p] * total[p]
             best[:] = sums[0]
