@@ -137,7 +137,7 @@ def class_indices(raw: Integers, known: Mapping[int, int]) -> npt.NDArray[np.uin
         from segcontext.native.labels import look_up
 
         found = np.empty(raw.shape, np.uint8)
-        return found if look_up(np.ascontiguousarray(raw).reshape(-1), table, found.reshape(-1)) else None
+        return found if look_up(np.ascontiguousarray(raw, np.uint8).reshape(-1), table, found.reshape(-1)) else None
     labels = table[raw] if raw.min() >= 0 and raw.max() < len(table) else None
     return None if labels is None or labels.min() < 0 else labels.astype(np.uint8)
 

@@ -27,4 +27,4 @@ def look_up(raw: npt.NDArray[np.uint8], table: npt.NDArray[np.int16], labels: np
         label = table[raw[index]]
         found |= label
         labels[index] = np.uint8(label)
-    return found >= 0
+    return bool(found >= 0)
