@@ -183,7 +183,8 @@ def run_evaluate(given: dict[str, Any], console: Console) -> int:
     console.print(found.summary(), highlight=False)
     if given.get("compare"):
         more: dict[str, Any] = {"protocol": protocol, "precision": precision, "limit": given.get("limit")}
-        console.print(compare_speed(model, dataset, speed=speed, console=console, **more), highlight=False)
+        found_beside = compare_speed(model, dataset, speed=speed, console=console, **more)
+        console.print(str(found_beside), highlight=False)
     console.print(f"Tables and pictures: {escape(str(out))}", highlight=False)
     return 0
 

@@ -1,5 +1,6 @@
 """Networks compiled for training: the same losses, weights under their own names, and no error without a compiler."""
 
+import logging
 import shutil
 
 import pytest
@@ -47,7 +48,7 @@ def test_losses_and_gradients_are_the_network_s(model, traced, caplog):
     assert others.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-5)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert segcontext.update_bases(model) >= 0
 
 
