@@ -72,7 +72,8 @@ SMALL = Sizes(1, 6, 10, 32, 16, 4, (48, 80), "cpu", torch.float32)
 
 def apart(found: Tensor, wanted: Tensor, most: float) -> str:
     """How far two results are apart, relatively; an error where it is too far."""
-    error = float((found.double() - wanted.double()).norm() / wanted.double().norm())
+    found, wanted = found.detach().double(), wanted.detach().double()
+    error = float((found - wanted).norm() / wanted.norm())
     if not error <= most:
         raise ArithmeticError(f"Results are {error:.1e} apart, more than {most:.0e}.")
     return f"{error:.1e}"
