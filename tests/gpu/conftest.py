@@ -7,7 +7,7 @@ import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: What has kernels, and the files that run them.
-OPERATIONS = ("em_attention", "em_output", "local_attention", "gating", "largest", "boundary", "fusion")
+OPERATIONS = ("em_attention", "em_output", "local_attention", "gating", "largest", "boundary", "fusion", "forms")
 RUNNING = [f"test_{name}.py" for name in OPERATIONS]
 
 collect_ignore = [] if INTERPRETED or torch.cuda.is_available() else RUNNING

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.ops.em_folded import Projection
-from segcontext.ops.em_pixels import pixels_in_form
+from segcontext.ops.em_pixels import em_form, pixels_in_form
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
+from segcontext.ops.em_triton import em_by_triton
 from segcontext.ops.implementations import Implementation
 from segcontext.ops.precision import widen
 
@@ -144,9 +145,17 @@ def em_attention(
             f"but they are {tuple(residual.x.shape)} and {tuple(residual.weight.shape)}"
         )
     follows = gradient != "none"
-    pixels = pixels_in_form(
-        x, bases, projection, residual, kernel=kernel, follows=follows, implementation=implementation
+    form = em_form(
+        *(x, bases, projection, residual),
+        kernel=kernel,
+        follows=follows,
+        keep_history=keep_history,
+        implementation=implementation,
     )
+    if form == "triton":
+        steps = {"iterations": iterations, "lam": lam, "norm": norm, "eps": eps, "without_mass": without_mass}
+        return EMAttention(*em_by_triton(x, bases, projection, residual, gradient=gradient, **steps))
+    pixels = pixels_in_form(form, x, projection)
     if not follows:
         pixels = pixels.constant()
     with torch.autocast(x.device.type, enabled=False):

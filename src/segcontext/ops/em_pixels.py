@@ -13,13 +13,14 @@ from segcontext.ops.em_folded import FoldedPixels, Projection, folding_obstacle
 from segcontext.ops.em_native import NativePixels, native_obstacle
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
+from segcontext.ops.em_triton import triton_obstacle
 from segcontext.ops.implementations import Implementation, choose
 from segcontext.ops.precision import linear_dtype, widen
 
-__all__ = ["PlainPixels", "pixels_in_form"]
+__all__ = ["PlainPixels", "em_form", "pixels_in_form"]
 
 
-def pixels_in_form(
+def em_form(
     x: Tensor,
     bases: Tensor,
     projection: Projection | None,
@@ -27,9 +28,10 @@ def pixels_in_form(
     *,
     kernel: EMKernel,
     follows: bool,
+    keep_history: bool,
     implementation: Implementation | None,
-) -> PlainPixels | FoldedPixels:
-    """The pixels for the iterations: as the equations are, rearranged, or native.
+) -> Implementation:
+    """The form of EM attention that runs now.
 
     Args:
         x: (B, N, D).
@@ -38,6 +40,7 @@ def pixels_in_form(
         residual: likewise.
         kernel: 𝒦 of the E step.
         follows: whether autograd is to follow the iterations.
+        keep_history: whether the responsibilities of every iteration are asked for.
         implementation: which form is asked for.
     """
     weight, bias = (None, None) if projection is None else projection
@@ -48,12 +51,25 @@ def pixels_in_form(
     followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
     rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
     native = native_obstacle(dtype, *given, kernel=kernel, followed=followed)
+    triton = triton_obstacle(x, bases, projection, kernel=kernel, keep_history=keep_history)
     if is_counted():
-        rearranged = native = "the operations of the equations are counted"
-    form = choose("em_attention", implementation, {"native": native, "rearranged": rearranged})
+        rearranged = native = triton = "the operations of the equations are counted"
+    return choose("em_attention", implementation, {"triton": triton, "native": native, "rearranged": rearranged})
+
+
+def pixels_in_form(form: Implementation, x: Tensor, projection: Projection | None) -> PlainPixels | FoldedPixels:
+    """The pixels for the iterations: as the equations are, rearranged, or native.
+
+    Args:
+        form: ``"reference"``, ``"rearranged"`` or ``"native"``.
+        x: (B, N, D).
+        projection: of the pixels, see `segcontext.ops.em_attention`.
+    """
+    weight, bias = (None, None) if projection is None else projection
     if form == "reference":
         pixels = x if weight is None else F.linear(x, weight, bias)
         return PlainPixels(pixels, pixels.dtype)
+    dtype = x.dtype if projection is None else linear_dtype(x)
     return (NativePixels if form == "native" else FoldedPixels)(x, weight, bias, dtype)
 
 

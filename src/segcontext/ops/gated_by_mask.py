@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segcontext.gpu.gating import gate, gate_obstacle
 from segcontext.ops import gated_by_mask_native
 from segcontext.ops.announced import Computed, announces
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
@@ -43,8 +44,9 @@ def gated_by_mask(
         times: t, how often x is added; 1 is the paper's.
         align_corners: how the logits are upsampled: whether corner pixels' centres or their outer edges are aligned.
         implementation: the form that runs: ``"reference"`` is plain PyTorch, with two maps of the features' size in
-            between; ``"native"`` is compiled loops on the CPU, for float32 and bfloat16, with none; `None` is what
-            `segcontext.ops.implementations.use_implementation` says, and without it the fastest that can.
+            between; ``"native"`` is compiled loops on the CPU, for float32 and bfloat16, with none; ``"triton"`` is
+            kernels on a GPU; `None` is what `segcontext.ops.implementations.use_implementation` says, and without it
+            the fastest that can.
 
     Returns:
         (B, C, h, w), in the dtype of the features.
@@ -66,7 +68,13 @@ def gated_by_mask(
             "expected features (B, C, h, w) and logits (B, C, h', w'), "
             f"but they are {tuple(features.shape)} and {tuple(logits.shape)}"
         )
-    obstacles: dict[Implementation, str | None] = {"native": gated_by_mask_native.obstacle(features, logits)}
-    if choose("gated_by_mask", implementation, obstacles) == "native":
+    obstacles: dict[Implementation, str | None] = {
+        "triton": gate_obstacle(features, logits),
+        "native": gated_by_mask_native.obstacle(features, logits),
+    }
+    form = choose("gated_by_mask", implementation, obstacles)
+    if form == "triton":
+        return gate(features, logits, plain=times, align_corners=align_corners)
+    if form == "native":
         return gated_by_mask_native.gate(features, logits, times, align_corners)
     return gated_by_mask_reference(features, logits, times, align_corners)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segcontext.gpu.local_attention import local_attention as by_triton
+from segcontext.gpu.local_attention import local_obstacle
 from segcontext.ops import local_attention_native
 from segcontext.ops.announced import Computed, announces
 from segcontext.ops.implementations import Implementation, choose
@@ -53,8 +55,8 @@ def local_attention(
         scale: s, multiplies the logits.
         implementation: the form that runs: ``"reference"`` is plain PyTorch; ``"native"`` is compiled loops on the CPU,
             for float32 and bfloat16, which hold one number per pixel for the gradients and k² while they are taken,
-            whatever D and C; `None` is what `segcontext.ops.implementations.use_implementation` says, and without it
-            the fastest that can.
+            whatever D and C; ``"triton"`` is kernels on a GPU; `None` is what
+            `segcontext.ops.implementations.use_implementation` says, and without it the fastest that can.
 
     Returns:
         (B, C, h, w), in the dtype of `value`.
@@ -88,7 +90,13 @@ def local_attention(
             "expected query and key (B, D, h, w) and value (B, C, h, w), "
             f"but they are {tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
         )
-    obstacles: dict[Implementation, str | None] = {"native": local_attention_native.obstacle(query, key, value)}
-    if choose("local_attention", implementation, obstacles) == "native":
+    obstacles: dict[Implementation, str | None] = {
+        "triton": local_obstacle(query, key, value),
+        "native": local_attention_native.obstacle(query, key, value),
+    }
+    form = choose("local_attention", implementation, obstacles)
+    if form == "triton":
+        return by_triton(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)
+    if form == "native":
         return local_attention_native.attend(query, key, value, kernel_size, dilation, scale)
     return local_attention_reference(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)

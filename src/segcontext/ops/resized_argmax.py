@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from segcontext import native
 from segcontext.errors import ShapeError
+from segcontext.gpu.largest import resized_argmax as by_triton
+from segcontext.gpu.largest import resized_argmax_obstacle
 from segcontext.ops.bilinear import Places, places
 from segcontext.ops.implementations import Implementation, choose
 
@@ -71,7 +73,12 @@ def resized_argmax(
     if not (0 < height <= size[0] and 0 < width <= size[1]):
         raise ShapeError(f"The part that is asked for, {height}×{width}, does not lie within {size[0]}×{size[1]}.")
     logits = logits.detach()
-    if choose("resized_argmax", implementation, {"native": _obstacle(logits, size)}) == "native":
+    obstacles = {"triton": resized_argmax_obstacle(logits), "native": _obstacle(logits, size)}
+    form = choose("resized_argmax", implementation, obstacles)
+    if form == "triton":
+        dtype = label_dtype(logits.shape[1])
+        return by_triton(logits, size, align_corners=align_corners, crop=crop, dtype=dtype)
+    if form == "native":
         low, high = (value.item() for value in logits.aminmax())
         largest = max(-low, high)
         # Infinities and what is no number spread over all pixels nearby, other than values in between.
