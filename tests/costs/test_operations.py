@@ -94,6 +94,13 @@ CASES = {
         36 * 5 * 27,
         36 * 3 * 9 * 4 + 36 * 5,
     ),
+    "deformable, masked": (
+        lambda: torchvision.ops.deform_conv2d(
+            rand(1, 3, 6, 6), rand(1, 18, 6, 6), rand(5, 3, 3, 3), padding=1, mask=rand(1, 9, 6, 6)
+        ),
+        36 * 5 * 27,
+        36 * 3 * 9 * 5 + 36 * 5,
+    ),
     "views and copies": (lambda: torch.cat([rand(2, 3).mT.contiguous(), rand(3, 2)]).reshape(-1).clone(), 0, 0),
     "padding": (lambda: F.pad(rand(1, 1, 3, 3), (1, 1, 1, 1)), 0, 0),
 }
