@@ -143,7 +143,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smaller map alone")
     arguments = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("\n".join(table(measure(case) for case in cases(arguments.quick))))
+    for line in table(measure(case) for case in cases(arguments.quick)):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

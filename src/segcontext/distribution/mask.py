@@ -123,7 +123,7 @@ class MaskDistribution(nn.Module):
         times = 2.0 if self.residual == "published" else 1.0
         logits: Tensor | None = None
         if self._in_one_pass(aggregated):
-            kernels, shifts = zip(*(folded_norm(layer[0], layer[1]) for layer in self.shrink), strict=True)
+            kernels, shifts = zip(*(folded_norm(*list(layer.children())[:2]) for layer in self.shrink), strict=True)
             layers = torch.stack(kernels)[:, :, 0], torch.stack(shifts)
             out = halved_gate(aggregated, *layers, times=times, align_corners=self.align_corners)
         else:
@@ -137,9 +137,8 @@ class MaskDistribution(nn.Module):
     def _in_one_pass(self, x: Tensor) -> bool:
         """Whether the convolutions and the gate can run as one: in evaluation, with padding, on planes of the CPU."""
         layers = self.downsampling == "depthwise" and self.padding == 1
-        layers = layers and all(
-            has_fixed_norm(layer[0], layer[1]) and isinstance(layer[2], nn.ReLU) for layer in self.shrink
-        )
+        for convolution, norm, activation in (layer.children() for layer in self.shrink):
+            layers = layers and has_fixed_norm(convolution, norm) and isinstance(activation, nn.ReLU)
         return layers and obstacle_to_halved_gate(x) is None and choose("LDv1", None, {"native": None}) == "native"
 
     def _downsample(self, x: Tensor) -> Tensor:

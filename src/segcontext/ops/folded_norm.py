@@ -30,7 +30,7 @@ def has_fixed_norm(convolution: nn.Module, norm: nn.Module) -> bool:
     )
 
 
-def folded_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def folded_norm(convolution: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """The weight and the bias of the convolution that does both.
 
     Args:
@@ -48,6 +48,8 @@ def folded_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, T
         >>> torch.allclose(norm(convolution(x)), nn.functional.conv2d(x, weight, bias), atol=1e-6)
         True
     """
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None

@@ -51,8 +51,9 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, kernel_size: int, dilation: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The result, and for each pixel the logarithm of the sum of its exponentials."""
-    from segcontext.native import local_attention as kernels
+    from segcontext.native.local_attention import attend as kernel
     from segcontext.native.planes import Plane, each_part, filled
+    from segcontext.native.windows import workspace
 
     images, depth, height, width = query.shape
     out, logs = pages.empty_like(value), value.new_empty((images, height, width), dtype=torch.float32)
@@ -63,9 +64,9 @@ def _attend(
 
     def run(part: Any, maps: Any, space: Any) -> None:
         places, extent = _described(part, height, width, dilation, channels)
-        kernels.attend(maps, flat, places, extent, window, factor, space)
+        kernel(maps, flat, places, extent, window, factor, space)
 
-    each_part(planes, dilation, lambda: kernels.workspace(kernel_size, max(channels)), run)
+    each_part(planes, dilation, lambda: workspace(kernel_size, max(channels)), run)
     return out, logs
 
 
@@ -90,8 +91,9 @@ def _differentiate(
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value; those that are not wanted have no elements."""
-    from segcontext.native import local_attention as kernels
+    from segcontext.native import local_attention_gradients as kernels
     from segcontext.native.planes import Plane, each_part, filled
+    from segcontext.native.windows import workspace
 
     images, depth, height, width = query.shape
     channels = (filled(depth), filled(value.shape[1]))
@@ -116,7 +118,7 @@ def _differentiate(
         kernels.gather(maps, shares, places, extent, window, (wanted[1], wanted[2]), space)
 
     def space() -> Any:
-        return kernels.workspace(kernel_size, max(channels))
+        return workspace(kernel_size, max(channels))
 
     near = (Plane(key, around=around), Plane(value, around=around))
     each_part((Plane(query), *near, Plane(gradient), plane_of(0)), dilation, space, weigh)
