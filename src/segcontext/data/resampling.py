@@ -151,7 +151,10 @@ def _draw_natively(image: Tensor, rows: Taps, columns: Taps, canvas: Tensor, col
         rows, left, right = rows._replace(first=rows.first - top), 0, right - left
     flat, target = pixels.flatten(1).numpy(), canvas.numpy()
     first_columns = np.ascontiguousarray(columns.first - _span(columns)[0])
-    row_weights, column_weights = rows.weights.astype(np.uint32), np.ascontiguousarray(columns.weights.T, np.uint64)
+    # The loops mix two pixels at least.
+    few = [((0, 0), (0, max(0, 2 - axis.weights.shape[1]))) for axis in (rows, columns)]
+    row_weights = np.pad(rows.weights, few[0]).astype(np.uint32)
+    column_weights = np.ascontiguousarray(np.pad(columns.weights, few[1]).T, np.uint64)
 
     def draw(first: int, last: int) -> None:
         arrays = rows.first, row_weights, first_columns, column_weights
