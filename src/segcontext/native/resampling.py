@@ -39,9 +39,9 @@ def mix(
         left: the first column that is looked at.
         width: how many are.
         first_rows: (h,), the first row that each row of the window is mixed of.
-        row_weights: (h, k), in 2048ths; the last ones may be 0 where there is no row any more.
+        row_weights: (h, k), k of at least 2, in 2048ths; the last ones may be 0 where there is no row any more.
         first_columns: (w,), likewise, counted from `left`.
-        column_weights: (k, w).
+        column_weights: (k, w), likewise.
         first: the first row of the window to make.
         last: the one behind the last.
         canvas: (3, at least `last`, at least `column` + w), written to.
@@ -49,26 +49,33 @@ def mix(
     """
     taps, count = column_weights.shape
     sums = np.empty(3 * width, np.uint32)
-    packed = np.empty(width, np.uint64)
+    packed = np.zeros(width + 1, np.uint64)
     totals = np.empty(count, np.uint64)
-    half = np.uint64(4096 | 4096 << 21 | 4096 << 42)
+    half = np.uint32(256)
+    halves = np.uint64(4096 | 4096 << 21 | 4096 << 42)
     for row in range(first, last):
-        weight = np.uint32(row_weights[row, 0])
-        source = pixels[first_rows[row], 3 * left : 3 * (left + width)]
+        top = first_rows[row]
+        weight, other = np.uint32(row_weights[row, 0]), np.uint32(row_weights[row, 1])
+        # Two at a time, because storing a sum takes as long as adding to it.
+        upper, lower = pixels[top, 3 * left :], pixels[top + (1 if other else 0), 3 * left :]
         for index in range(3 * width):
-            sums[index] = np.uint32(weight * np.uint32(source[index])) + np.uint32(256)
-        for tap in range(1, row_weights.shape[1]):
+            sums[index] = (
+                np.uint32(weight * np.uint32(upper[index])) + np.uint32(other * np.uint32(lower[index])) + half
+            )
+        for tap in range(2, row_weights.shape[1]):
             weight = np.uint32(row_weights[row, tap])
             if weight:
-                source = pixels[first_rows[row] + tap, 3 * left : 3 * (left + width)]
+                source = pixels[top + tap, 3 * left :]
                 for index in range(3 * width):
                     sums[index] += np.uint32(weight * np.uint32(source[index]))
         for index in range(width):
             red, green, blue = sums[3 * index] >> 9, sums[3 * index + 1] >> 9, sums[3 * index + 2] >> 9
             packed[index] = np.uint64(red) | np.uint64(green) << np.uint64(21) | np.uint64(blue) << np.uint64(42)
         for index in range(count):
-            totals[index] = half + column_weights[0, index] * packed[first_columns[index]]
-        for tap in range(1, taps):
+            place = first_columns[index]
+            pair = column_weights[0, index] * packed[place] + column_weights[1, index] * packed[place + 1]
+            totals[index] = halves + pair
+        for tap in range(2, taps):
             for index in range(count):
                 totals[index] += column_weights[tap, index] * packed[first_columns[index] + tap]
         for index in range(count):
