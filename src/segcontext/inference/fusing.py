@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,10 @@ def _fuse(views: Sequence[Answer], size: tuple[int, int], *, softmax: bool) -> T
     lefts, blends = zip(*(_tiled(*pair, TILE[1]) for pair in zip(columns, views, strict=True)), strict=True)
     spans = np.array([blend.shape[1] for blend in blends], dtype=np.int64)
     deepest = int(spans.max())
-    column_weights = np.stack([np.pad(blend, ((0, 0), (0, deepest - blend.shape[1]), (0, 0))) for blend in blends])
+    column_weights = np.zeros((len(views), len(lefts[0]), deepest, TILE[1]), dtype=np.float32)
+    for filled, blend in zip(column_weights, blends, strict=True):
+        filled[:, : blend.shape[1]] = blend
+    del blends
     shapes = np.array([view.output.features_logits.shape[-2:] for view in views], dtype=np.int64)
     labels = torch.empty(len(views[0].output.features_logits), *size, dtype=label_dtype(classes))
     lines = (tops, row_weights, np.stack(lefts), spans, column_weights.reshape(-1), softmax)
@@ -144,7 +147,7 @@ def _taps(view: Answer, size: tuple[int, int], side: int) -> Taps:
     last = view.output.features_logits.shape[2 + side] - 1
     outer = places(view.size[side], size[side], False)
     if view.size[side] == size[side]:
-        ends = [(np.arange(size[side]), np.ones(size[side]))]
+        ends: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [(np.arange(size[side]), np.ones(size[side]))]
     else:
         after = np.minimum(outer.first + 1, view.size[side] - 1)
         ends = [(outer.first, outer.before.astype(np.float64)), (after, outer.behind.astype(np.float64))]
@@ -176,7 +179,8 @@ def _tiled(taps: Taps, view: Answer, pixels: int) -> tuple[npt.NDArray[np.int32]
 
     Mirrored where the view is. The last tile repeats the last column where it reaches beyond the image.
     """
-    first, weights = (part[::-1] if view.flipped else part for part in taps)
+    step = -1 if view.flipped else 1
+    first, weights = taps.first[::step], taps.weights[::step]
     beyond = -len(first) % pixels
     first, weights = np.pad(first, (0, beyond), mode="edge"), np.pad(weights, ((0, beyond), (0, 0)), mode="edge")
     tiles = first.reshape(-1, pixels)

@@ -41,8 +41,8 @@ def count_natively(prediction: Labels, target: Labels, num_classes: int, ignore_
         start, stop = min(8 * first, whole), min(8 * last, whole)
         fine = True
         if start < stop:
-            words = (labels[start:stop].view(np.uint64) for labels in (predicted, truth))
-            fine = count_words(*words, num_classes, ignore_index, counts)
+            guesses, true = (labels[start:stop].view(np.uint64) for labels in (predicted, truth))
+            fine = count_words(guesses, true, num_classes, ignore_index, counts)
         rest = slice(max(8 * first, whole), min(8 * last, len(truth)))
         fine = count_pairs(predicted[rest], truth[rest], num_classes, ignore_index, counts) and fine
         with adding:

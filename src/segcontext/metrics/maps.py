@@ -75,8 +75,8 @@ def _natively(
     valid: list[bool] = []
 
     def clear(first: int, last: int) -> None:
-        part = [labels[first:last] for labels in flat]
-        valid.append(clear_void(*part[:2], num_classes, ignore_index, NOTHING, *part[2:]))
+        guess, true, mine, other = (labels[first:last] for labels in flat)
+        valid.append(clear_void(guess, true, num_classes, ignore_index, NOTHING, mine, other))
 
     native.split(theirs.size, clear, grain=2**15)
     height, width = theirs.shape[-2:]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numba
 from numba import types
-from numba.extending import intrinsic as _typed_intrinsic
+
+from segcontext.native.intrinsics import intrinsic
 
 __all__ = ["carray", "floats_at"]
 
-carray: Any = numba.carray
+carray = cast(Any, numba).carray
 
-# What it makes is called without the first argument, which type checkers do not know.
-intrinsic: Any = _typed_intrinsic
 _POINTER: Any = types.CPointer
 
 

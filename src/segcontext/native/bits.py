@@ -6,12 +6,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic as _typed_intrinsic
+
+from segcontext.native.intrinsics import intrinsic
 
 __all__ = ["bits_above", "bits_below"]
 
-# What it makes is called without the first argument, which type checkers do not know.
-intrinsic: Any = _typed_intrinsic
 
 _DEFINED = ir.Constant(ir.IntType(1), 0)
 

@@ -105,7 +105,7 @@ def _beyond(plane: Any, at: int, step: int, count: int, distance: int, limit: in
         if distance * distance > limit:
             break
         if plane[at] != 0:
-            return distance + (bits_below(plane[at]) if step > 0 else bits_above(plane[at]))
+            return distance + int(bits_below(plane[at]) if step > 0 else bits_above(plane[at]))
         distance += 64
     return 0x40000000
 
@@ -119,7 +119,7 @@ def _in_row(plane: Any, at: int, x: int, words: int, limit: int) -> int:
     here, one = np.uint64(at), np.uint64(1)
     after = (plane[here] >> bit) | ((plane[here + one] << one) << mirrored)
     before = (plane[here] << mirrored) | ((plane[here - one] >> one) >> bit)
-    far = min(bits_below(after), bits_above(before))
+    far: int = min(bits_below(after), bits_above(before))
     if far == 64 and limit >= 64 * 64:
         far = _beyond(plane, at, 1, words - 1 - (x >> 6), 64 - (x & 63), limit)
         far = min(far, _beyond(plane, at, -1, x >> 6, (x & 63) + 1, limit))

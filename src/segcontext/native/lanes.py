@@ -7,14 +7,13 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic as _typed_intrinsic
+
+from segcontext.native.intrinsics import intrinsic
 
 __all__ = ["LANES", "accumulate", "between", "contend"]
 
 LANES = 16
 
-# What it makes is called without the first argument, which type checkers do not know.
-intrinsic: Any = _typed_intrinsic
 
 _INTEGER = ir.IntType(32)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)

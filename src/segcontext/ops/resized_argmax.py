@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,8 +140,9 @@ def _fill(
     from segcontext.native.resized_argmax import argmax_rows
 
     classes, high, wide = image.shape
+    lines: tuple[Any, Any, Any, Any, Any, Any] = (*rows, starts, weights[0], weights[1])
     if image.dtype == torch.float32 and image.is_contiguous():
-        argmax_rows(image.numpy(), 0, slack, *rows, starts, *weights, labels, first, last)
+        argmax_rows(image.numpy(), 0, slack, *lines, labels, first, last)
         return
     at_once = 1 + max(1, COPIED_AT_ONCE // (classes * wide))
     while first < last:
@@ -149,7 +151,7 @@ def _fill(
         bottom = min(top + at_once, high)
         stop = last if bottom == high else min(last, int(np.searchsorted(rows.first, bottom - 1)))
         held = image[:, top:bottom].float().contiguous().numpy()
-        argmax_rows(held, top, slack, *rows, starts, *weights, labels, first, stop)
+        argmax_rows(held, top, slack, *lines, labels, first, stop)
         first = stop
 
 
