@@ -74,7 +74,10 @@ def resized_argmax(
     if not (0 < height <= size[0] and 0 < width <= size[1]):
         raise ShapeError(f"The part that is asked for, {height}×{width}, does not lie within {size[0]}×{size[1]}.")
     logits = logits.detach()
-    obstacles = {"triton": resized_argmax_obstacle(logits), "native": _obstacle(logits, size)}
+    obstacles: dict[Implementation, str | None] = {
+        "triton": resized_argmax_obstacle(logits),
+        "native": _obstacle(logits, size),
+    }
     form = choose("resized_argmax", implementation, obstacles)
     if form == "triton":
         dtype = label_dtype(logits.shape[1])
