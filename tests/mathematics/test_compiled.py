@@ -107,7 +107,9 @@ FUNCTIONS = {
 
 
 def test_every_function_is_named_here():
-    assert set(FUNCTIONS) == {name for name in ops.__all__ if name.islower()}
+    # Labels have no gradients, and the choice of a form is made before anything is compiled.
+    others = {"label_dtype", "resized_argmax", "use_implementation"}
+    assert set(FUNCTIONS) | others == {name for name in ops.__all__ if name.islower()}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -212,7 +212,7 @@ class EMA(nn.Module):
         narrow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
         if self.training or learns or not narrow or torch.compiler.is_compiling():
             return projection, None
-        if type(conv2) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d) or norm.training:
+        if type(conv2) is not nn.Conv2d or not isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)) or norm.training:
             return projection, None
         if norm.running_var is None:
             return projection, None

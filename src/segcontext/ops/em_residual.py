@@ -26,7 +26,7 @@ class Residual(NamedTuple):
     bias: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Residual:
+    def of(cls, x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> Residual:
         """From a 1×1 convolution without bias and a batch norm by its fixed statistics, which is linear too.
 
         Args:
