@@ -2,22 +2,19 @@
 
     python benchmarks/em_attention.py [--quick] [--threads 2] [--only WORD]
 
-Prints a Markdown table. `cases` are the comparisons, `curves` the growth with pixels, bases and iterations.
+Prints a Markdown table.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from measuring import Case, Result, measure
+from measuring import Case, alone
 from segcontext.aggregation import EMA
 from segcontext.ops import em_attention
 
@@ -179,75 +176,8 @@ def cases(quick: bool) -> Iterable[Case]:
         yield from _non_local_cases(128, 256, (40, 60))
 
 
-def curves(rounds: int = 5) -> dict[str, list[tuple[int, float, float]]]:
-    """Seconds of ours in bfloat16 and of the plain form in float32, against pixels, bases and iterations."""
-    found: dict[str, list[tuple[int, float, float]]] = {"pixels": [], "bases": [], "iterations": []}
-    for axis, values in (
-        ("pixels", (1024, 4096, 8192, 16384, 32768)),
-        ("bases", (16, 32, 64, 128, 256)),
-        ("iterations", (1, 2, 3, 5, 8)),
-    ):
-        for value in values:
-            size = {"pixels": 8192, "bases": BASES, "iterations": 3, axis: value}
-            x = torch.randn(1, CHANNELS, size["pixels"])
-            half, bases = x.bfloat16().mT, F.normalize(torch.randn(size["bases"], CHANNELS), dim=1)
-            mu = bases.mT.unsqueeze(0)
-            ours = _inference(
-                lambda half=half, bases=bases, size=size: (
-                    em_attention(half, bases, iterations=size["iterations"]).reconstruction
-                )
-            )
-            plain = _inference(lambda x=x, mu=mu, size=size: plain_em(x, mu, size["iterations"]))
-            times: tuple[list[float], list[float]] = ([], [])
-            for round_ in range(rounds + 1):
-                for call, taken in zip((ours, plain), times, strict=True):
-                    started = time.perf_counter()
-                    call()
-                    if round_:
-                        taken.append(time.perf_counter() - started)
-            found[axis].append((value, statistics.median(times[0]), statistics.median(times[1])))
-    return found
-
-
-def header() -> str:
-    """The head of the table, below the conditions."""
-    columns = ["what", "ours, ms", "baseline, ms", "ratio", "goal", "ours, MiB", "baseline, MiB", "baseline", "apart"]
-    conditions = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    return f"{conditions}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
-
-
-def row(result: Result) -> str:
-    """A row of the table."""
-    milliseconds = [
-        f"{1e3 * side[0]:.1f} ({1e3 * side[1]:.1f}-{1e3 * side[2]:.1f})" for side in (result.ours, result.baseline)
-    ]
-    memory = ["" if each is None else f"{each / 2**20:.0f}" for each in (result.ours_memory, result.baseline_memory)]
-    goal = "" if result.goal is None else f"{result.goal:g}"
-    return (
-        f"| {result.what} | {milliseconds[0]} | {milliseconds[1]} | {result.ratio[0]:.2f} | {goal} | "
-        f"{memory[0]} | {memory[1]} | {result.baseline_name} | {result.agreement} |"
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", default="", help="cases whose description has this in it")
-    parser.add_argument("--curves", action="store_true", help="the growth instead")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    if arguments.curves:
-        for axis, points in curves().items():
-            print(f"\n| {axis} | ours, bfloat16, ms | plain, float32, ms |\n|---|---|---|")
-            for value, ours, plain in points:
-                print(f"| {value} | {1e3 * ours:.2f} | {1e3 * plain:.2f} |")
-        return
-    print(header())
-    for case in cases(arguments.quick):
-        if arguments.only in case.what:
-            print(row(measure(case)), flush=True)
+    alone(__doc__, cases)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the size of a Cityscapes image, 1024 × 2048, and features at stride 8.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from measuring import Case, measure
+from measuring import Case, alone
 from segcontext.inference import Protocol
 from segcontext.inference.fusing import fused_labels
 from segcontext.inference.views import Answer
@@ -212,22 +211,7 @@ def cases(quick: bool) -> Iterable[Case]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    print(f"{torch.get_num_threads()} threads")
-    print("| what | against | ours ms | baseline ms | ratio | goal | memory ours / baseline MiB | agreement |")
-    print("|---|---|---|---|---|---|---|---|")
-    for case in cases(quick):
-        found = measure(case)
-        memory = "–"
-        if found.ours_memory is not None and found.baseline_memory is not None:
-            memory = f"{found.ours_memory / 2**20:.1f} / {found.baseline_memory / 2**20:.0f}"
-        print(
-            f"| {found.what} | {found.baseline_name} | {1e3 * found.ours[0]:.2f} | {1e3 * found.baseline[0]:.0f} | "
-            f"{found.ratio[0]:.0f}× | {found.goal or '–'} | {memory} | {found.agreement} |",
-            flush=True,
-        )
+    alone(__doc__, cases)
 
 
 if __name__ == "__main__":

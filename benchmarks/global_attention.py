@@ -7,7 +7,6 @@ Prints a Markdown table; maps are those of 512×1024 images at stride 8 and of c
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
@@ -15,8 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from em_attention import header, row
-from measuring import Case, measure
+from measuring import Case, alone
 from segcontext.ops import compact_attention, double_attention, non_local_attention, point_attention
 
 Form: TypeAlias = Callable[[], Tensor]
@@ -135,17 +133,7 @@ def cases(quick: bool) -> Iterable[Case]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", default="", help="cases whose description has this in it")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    print(header())
-    for case in cases(arguments.quick):
-        if arguments.only in case.what:
-            print(row(measure(case)), flush=True)
+    alone(__doc__, cases)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,15 @@ commonly written; the shifts are views of the padded map, which torch.compile fu
 
 from __future__ import annotations
 
-import argparse
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from measuring import Case, Result, measure
+from measuring import Case, alone
 from segcontext.ops import local_attention
 from segcontext.ops.local_attention_reference import local_attention_reference
 
@@ -58,7 +57,7 @@ def _both(attention: Attention, maps: list[Tensor], sign: Tensor) -> tuple[Tenso
     return torch.autograd.grad(attention(*given), given, sign)
 
 
-def _agreement(ours: Callable[[], object], baseline: Callable[[], object], bound: float) -> str:
+def distance(ours: Callable[[], object], baseline: Callable[[], object], bound: float) -> str:
     pairs = [ours(), baseline()]
     found, wanted = ([each] if isinstance(each, Tensor) else list(each) for each in pairs)
     error = max(
@@ -120,31 +119,12 @@ def _case(
     *,
     bound: float = 1e-4,
 ) -> Case:
-    agreement = partial(_agreement, ours, baseline, bound)
+    agreement = partial(distance, ours, baseline, bound)
     return Case(TOPIC, what, ours, baseline, name, agreement, goal, rounds, baseline_rounds)
 
 
-def table(results: Iterable[Result]) -> Iterator[str]:
-    """Lines of a Markdown table: medians and quartiles in milliseconds, peak memory with results in MiB."""
-    yield "| what | beside | ours, ms | baseline, ms | ratio | goal | ours, MiB | baseline, MiB | agreement |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for each in results:
-        ours, other = (
-            f"{1e3 * m:.1f} ({1e3 * low:.1f}–{1e3 * high:.1f})" for m, low, high in (each.ours, each.baseline)
-        )
-        memory = (f"{(size or 0) / 2**20:.0f}" for size in (each.ours_memory, each.baseline_memory))
-        goal = "–" if each.goal is None else f"≥ {each.goal:g}"
-        first = f"{each.what} | {each.baseline_name} | {ours} | {other} | {each.ratio[0]:.1f} | {goal}"
-        yield f"| {first} | {' | '.join(memory)} | {each.agreement} |"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the smaller map alone")
-    arguments = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    for line in table(measure(case) for case in cases(arguments.quick)):
-        print(line, flush=True)
+    alone(__doc__, cases)
 
 
 if __name__ == "__main__":

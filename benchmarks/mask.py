@@ -7,7 +7,6 @@ The plain form is written here as the papers' code evaluates it: the mask upsamp
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from local_attention import _agreement, table
-from measuring import Case, measure
+from local_attention import distance
+from measuring import Case, alone
 from segcontext.distribution import MaskDistribution
 from segcontext.ops import gated_by_mask
 
@@ -54,7 +53,7 @@ def _both(function: Callable[..., Tensor], weights: list[Tensor], sign: Tensor, 
 
 def _agree(ours: Callable[[], Tensor], baseline: Callable[[], Tensor]) -> str:
     """Forward alone: weights that batch norm takes the effect of have gradients of rounding errors."""
-    return _agreement(ours, baseline, 1e-4)
+    return distance(ours, baseline, 1e-4)
 
 
 def cases(quick: bool) -> Iterator[Case]:
@@ -89,12 +88,7 @@ def cases(quick: bool) -> Iterator[Case]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="channels-first alone")
-    arguments = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    for line in table(measure(case) for case in cases(arguments.quick)):
-        print(line, flush=True)
+    alone(__doc__, cases)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ A benchmark script makes `Case`s and hands them to `measure`; `report.py` writes
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-__all__ = ["Case", "Curve", "Result", "Trace", "measure", "peak_memory", "trace"]
+__all__ = ["Case", "Curve", "Result", "Trace", "alone", "measure", "peak_memory", "table", "trace"]
 
 
 @dataclass(frozen=True)
@@ -187,3 +188,35 @@ def _quartiles(values: list[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return middle, low, high
+
+
+def table(results: Iterable[Result]) -> Iterator[str]:
+    """Lines of a Markdown table, each as soon as its result is there: milliseconds with quartiles, memory in MiB."""
+    yield "| what | ours, ms | baseline, ms | baseline is | ratio | goal | reached | memory, MiB | its | agreement |"
+    yield "|---|---:|---:|---|---:|---:|---|---:|---:|---|"
+    for each in results:
+        goal = reached = ""
+        if each.goal is not None:
+            goal, reached = f"≥ {each.goal:g}", "yes" if each.ratio[0] >= each.goal else "**no**"
+        times = (
+            "{:.3g} ({:.3g}–{:.3g})".format(*(1000 * seconds for seconds in side))
+            for side in (each.ours, each.baseline)
+        )
+        memory = ("" if side is None else f"{side / 2**20:.3g}" for side in (each.ours_memory, each.baseline_memory))
+        cells = (each.what, *times, each.baseline_name, f"{each.ratio[0]:.3g}", goal, reached, *memory, each.agreement)
+        yield f"| {' | '.join(cells)} |"
+
+
+def alone(description: str | None, cases: Callable[[bool], Iterable[Case]]) -> None:
+    """The command line of a topic: measures its cases and prints them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the cases of `make bench`")
+    parser.add_argument("--only", default="", metavar="WORD", help="cases whose description has this in it")
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    chosen = (case for case in cases(arguments.quick) if arguments.only in case.what)
+    for line in table(measure(case) for case in chosen):
+        print(line, flush=True)

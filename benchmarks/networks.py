@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import segcontext
-from measuring import Case, Result, measure
+from measuring import Case, measure, table
 from segcontext.inference import predict_labels
 from segcontext.speed import fast_network
 
@@ -152,14 +152,6 @@ def eager_times(image: Tensor) -> list[tuple[str, float]]:
     return found
 
 
-def row(result: Result) -> str:
-    own, other, ratio = result.ours[0], result.baseline[0], result.ratio
-    return (
-        f"| {result.what} | {result.baseline_name} | {1000 * own:.0f} | {1000 * other:.0f} | {ratio[0]:.2f} "
-        f"({ratio[1]:.2f}–{ratio[2]:.2f}) | {result.goal or '–'} | {result.agreement} |"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -169,10 +161,8 @@ def main() -> None:
     arguments = parser.parse_args()
     size = tuple(arguments.size) if arguments.size else None
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| ours | beside | ours ms | beside ms | ratio (quartiles) | goal | agreement |")
-    print("|---|---|---|---|---|---|---|")
-    for case in cases(arguments.quick, size, arguments.beside):
-        print(row(measure(case)), flush=True)
+    for line in table(measure(case) for case in cases(arguments.quick, size, arguments.beside)):
+        print(line, flush=True)
     if arguments.eager:
         height, width = size or ((512, 512) if arguments.quick else (1024, 2048))
         print("\n| eager float32 | ms |\n|---|---|")

@@ -19,11 +19,13 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from measuring import Result, measure, table, trace
 
 TOPICS = (
     "em_attention",
@@ -34,14 +36,12 @@ TOPICS = (
     "data",
     "networks",
     "training",
+    "growth_of_ops",
 )
-MARKS = {True: "yes", False: "**no**", None: ""}
 
 
 def run_topic(name: str, full: bool, path: Path) -> None:
     """Measures all cases and curves of a topic and writes them down; runs in a process of its own."""
-    from measuring import measure, trace
-
     topic = importlib.import_module(name)
     rows: list[dict[str, Any]] = []
     for case in topic.cases(quick=not full):
@@ -128,35 +128,15 @@ def markdown(title: str, facts: Mapping[str, Any], topics: Mapping[str, Any], na
     for topic in topics.values():
         headings = dict.fromkeys(row["topic"] for row in topic["cases"])
         for heading in headings:
-            lines += [f"## {heading}", "", *_table(row for row in topic["cases"] if row["topic"] == heading), ""]
+            lines += [
+                f"## {heading}",
+                "",
+                *table(Result(**row) for row in topic["cases"] if row["topic"] == heading),
+                "",
+            ]
         for number, curve in enumerate(topic["curves"]):
             lines += [f"![{curve['title']}]({name}_{_slug(curve['title'], number)}.png)", ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    lines = [
-        "| what | ours, ms | baseline, ms | baseline is | ratio | goal | reached | memory, MiB | its | agreement |",
-        "|---|---:|---:|---|---:|---:|---|---:|---:|---|",
-    ]
-    for row in rows:
-        goal = row["goal"]
-        reached = None if goal is None else row["ratio"][0] >= goal
-        lines.append(
-            f"| {row['what']} | {_times(row['ours'])} | {_times(row['baseline'])} | {row['baseline_name']} "
-            f"| {row['ratio'][0]:.3g} | {'' if goal is None else f'≥ {goal:g}'} | {MARKS[reached]} "
-            f"| {_mebibytes(row['ours_memory'])} | {_mebibytes(row['baseline_memory'])} | {row['agreement']} |"
-        )
-    return lines
-
-
-def _times(seconds: list[float]) -> str:
-    middle, low, high = (f"{1000 * each:.3g}" for each in seconds)
-    return f"{middle} ({low}–{high})"
-
-
-def _mebibytes(value: int | None) -> str:
-    return "" if value is None else f"{value / 2**20:.3g}"
 
 
 def _slug(title: str, number: int) -> str:

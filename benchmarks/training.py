@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from measuring import Case, Result, measure
+from measuring import Case, measure, table
 from segcontext.losses import cross_entropy
 from segcontext.model import update_bases
 from segcontext.recipe import Recipe
@@ -78,14 +78,6 @@ def cases(quick: bool, recipe: str = "camvid_cpu", *, compiled: bool = False) ->
     )
 
 
-def row(result: Result, images: int) -> str:
-    own, other, ratio = result.ours[0], result.baseline[0], result.ratio
-    return (
-        f"| {result.what} | {1000 * own:.0f} | {1000 * other:.0f} | {ratio[0]:.2f} ({ratio[1]:.2f}–{ratio[2]:.2f}) | "
-        f"{images / own:.2f} | {images / other:.2f} | {result.agreement} |"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -93,11 +85,8 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true")
     arguments = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| step | ours ms | plain ms | ratio (quartiles) | ours img/s | plain img/s | agreement |")
-    print("|---|---|---|---|---|---|---|")
-    images = Recipe.load(arguments.recipe, data="demo").batch
-    for case in cases(arguments.quick, arguments.recipe, compiled=arguments.compiled):
-        print(row(measure(case), images), flush=True)
+    for line in table(measure(case) for case in cases(arguments.quick, arguments.recipe, compiled=arguments.compiled)):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
