@@ -51,7 +51,8 @@ def raw_labels(
     """
     if path.suffix.lower() == ".mat":
         return matlab_labels(path)
-    grey = quick_pixels(path, grey=True)
+    # Where the classes have colours, a palette has to be looked at.
+    grey = quick_pixels(path, grey=True, palette=colours is None)
     if grey is not None:
         return grey.numpy()
     image = decode(path)
