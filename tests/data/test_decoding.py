@@ -87,3 +87,9 @@ def test_values_are_looked_up(raw, known, want, dtype):
     found = class_indices(np.array(raw, dtype), known)
     assert (found is None) if want is None else (found.tolist() == want)
     assert found is None or found.dtype == np.uint8
+
+
+def test_values_that_nobody_may_write_to_are_copied():
+    raw = np.array([[0, 1, 255]], np.uint8)
+    raw.flags.writeable = False
+    assert class_indices(raw, {0: 0, 1: 1, 255: 255}).flags.writeable

@@ -130,8 +130,10 @@ def class_indices(raw: Integers, known: Mapping[int, int]) -> npt.NDArray[np.uin
     """
     classes = len(known) - 1
     if raw.dtype == np.uint8 and known == {**{index: index for index in range(classes)}, VOID: VOID}:
-        # Most masks hold the indices themselves; comparing is quicker than looking up.
-        return None if ((raw >= classes) & (raw != VOID)).any() else raw.astype(np.uint8)
+        # Most masks hold the indices themselves; comparing is quicker than looking up. One more, and void is 0.
+        if (raw + np.uint8(1)).max(initial=0) > classes:
+            return None
+        return raw.astype(np.uint8, copy=not raw.flags.writeable)
     table = np.full(max(VOID, *known) + 1, -1, np.int16)
     table[list(known)] = list(known.values())
     if raw.dtype == np.uint8 and is_available():
