@@ -7,6 +7,7 @@ from segcontext.data.decoding import quick_pixels
 from segcontext.data.files import read_image
 from segcontext.data.masks import class_indices
 from segcontext.errors import SampleError
+from segcontext.native import is_available
 
 
 def picture(shape=(37, 52, 3)):
@@ -26,6 +27,7 @@ def test_jpeg_gives_pillows_pixels(tmp_path, options, shape):
     assert (got.int() - torch.tensor(want).int()).abs().max() <= 1
 
 
+@pytest.mark.skipif(not is_available(), reason="numba cannot be imported")
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_png_gives_the_same_pixels(tmp_path, mode):
     image = picture().convert(mode)

@@ -123,6 +123,14 @@ def test_pillows_files(size, mode, options):
     assert (decoded(file.getvalue(), (GREY,)) is None) == (mode == "P")
 
 
+@compiled
+def test_indices_of_a_palette_are_no_picture(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(written(np.arange(6, dtype=np.uint8).reshape(2, 3), [0], PALETTE))
+    assert quick_pixels(path) is quick_pixels(path, palette=True) is quick_pixels(path, grey=True) is None
+    assert quick_pixels(path, grey=True, palette=True).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 ROWS = chunk(b"IDAT", zlib.compress(bytes(6)))
 UNUSUAL = {
     "nothing": b"",

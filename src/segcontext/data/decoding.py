@@ -46,7 +46,7 @@ def quick_pixels(path: Path, *, grey: bool = False, palette: bool = False) -> Te
         return None
     start = data[:8].tobytes()
     if start == png.SIGNATURE:
-        kinds = (png.GREY, png.PALETTE) if palette else (png.GREY,) if grey else (png.GREY, png.RGB)
+        kinds = {png.GREY} | ({png.PALETTE} if grey and palette else set() if grey else {png.RGB})
         pixels = png.png_pixels(data.data, kinds, LARGEST)
         if pixels is None or grey:
             return None if pixels is None else torch.from_numpy(pixels)

@@ -47,11 +47,11 @@ def png_pixels(data: memoryview, kinds: Collection[int], largest: int) -> Pixels
         (H, W), or (H, W, 3) for RGB. `None` where the file is of another kind, holds anything out of the ordinary, is
         damaged in the least, or where no loop can be compiled: Pillow then knows what to do, or what to say.
     """
-    try:
-        image = _parse(data)
-    except (ValueError, struct.error):
+    if not is_available():
         return None
-    if image.kind not in kinds or not 0 < image.width * image.height <= largest or not is_available():
+    try:
+        image = _parse(data, kinds, largest)
+    except (ValueError, struct.error):
         return None
     from segcontext.native.png_rows import undo_filters
 
@@ -83,12 +83,13 @@ def _library() -> ModuleType:
     return found
 
 
-def _parse(data: memoryview) -> _Image:
+def _parse(data: memoryview, kinds: Collection[int], largest: int) -> _Image:
     """Raises `ValueError` for anything unusual."""
     chunks = _chunks(data)
     name, content = next(chunks)
     width, height, bits, kind, *methods = struct.unpack(">IIBBBBB", content)
-    if name != b"IHDR" or bits != 8 or methods != [0, 0, 0]:
+    wanted = kind in kinds and 0 < width * height <= largest
+    if not wanted or name != b"IHDR" or bits != 8 or methods != [0, 0, 0]:
         raise ValueError("another kind of PNG")
     before = [name]
     rows: list[memoryview] = []
