@@ -7,6 +7,7 @@ from segcontext.data.decoding import quick_pixels
 from segcontext.data.files import read_image
 from segcontext.data.masks import class_indices
 from segcontext.errors import SampleError
+from segcontext.native import is_available
 
 
 def picture(shape=(37, 52, 3)):
@@ -26,6 +27,7 @@ def test_jpeg_gives_pillows_pixels(tmp_path, options, shape):
     assert (got.int() - torch.tensor(want).int()).abs().max() <= 1
 
 
+@pytest.mark.skipif(not is_available(), reason="numba cannot be imported")
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_png_gives_the_same_pixels(tmp_path, mode):
     image = picture().convert(mode)
@@ -87,3 +89,9 @@ def test_values_are_looked_up(raw, known, want, dtype):
     found = class_indices(np.array(raw, dtype), known)
     assert (found is None) if want is None else (found.tolist() == want)
     assert found is None or found.dtype == np.uint8
+
+
+def test_values_that_nobody_may_write_to_are_copied():
+    raw = np.array([[0, 1, 255]], np.uint8)
+    raw.flags.writeable = False
+    assert class_indices(raw, {0: 0, 1: 1, 255: 255}).flags.writeable

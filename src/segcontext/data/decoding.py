@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["quick_pixels"]
+from segcontext.data import png
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]
+__all__ = ["quick_pixels"]
 
 #: Above this Pillow warns of images that are made to fill the memory.
 LARGEST = 2**26
 ORIENTATION = 0x0112
 
 
-def quick_pixels(path: Path, *, grey: bool = False) -> Tensor | None:
+def quick_pixels(path: Path, *, grey: bool = False, palette: bool = False) -> Tensor | None:
     """Decodes JPEG files of three channels or one, and PNG files of 8 bits in RGB or grey, that are stored upright.
 
     Args:
         path: any file.
         grey: whether PNG files in grey alone will do, of which one channel is returned.
+        palette: whether, where `grey` is set, PNG files with a palette will do too, of which the indices are returned.
 
     Returns:
         uint8: RGB, (3, H, W), with the channels of a pixel side by side in memory; or grey, (H, W). `None` where the
@@ -39,26 +37,30 @@ def quick_pixels(path: Path, *, grey: bool = False) -> Tensor | None:
     Note:
         Pillow decodes JPEG with the same library, to the same pixels. It would also decode to half the size for less
         (its draft mode), but by another filter than the one that the augmentation shrinks with.
-        The decoders are torchvision's, which it means to remove in a version to come; Pillow's take their place there.
+        That decoder is torchvision's, which it means to remove in a version to come; Pillow's takes its place there.
+        torchvision's decoder of PNG is not used: damaged files crash it, and the process with it.
     """
-    decoders = _decoders()
-    if decoders is None:
-        return None
     try:
         data = np.fromfile(path, np.uint8)
     except OSError:
         return None
-    start = data[:29].tobytes()
-    try:
-        if start[:3] == b"\xff\xd8\xff" and not grey and _is_plain_jpeg(path):
-            return _decoded(decoders.decode_jpeg, data, decoders.ImageReadMode.RGB)
-        if _is_plain_png(start, data, grey=grey):
-            mode = decoders.ImageReadMode.GRAY if grey else decoders.ImageReadMode.RGB
-            decoded = _decoded(decoders.decode_png, data, mode)
-            return decoded[0] if grey else decoded
-    # torchvision was built without these formats, or the file is damaged.
-    except RuntimeError:
-        pass
+    start = data[:8].tobytes()
+    if start == png.SIGNATURE:
+        kinds = {png.GREY} | ({png.PALETTE} if grey and palette else set() if grey else {png.RGB})
+        pixels = png.png_pixels(data.data, kinds, LARGEST)
+        if pixels is None or grey:
+            return None if pixels is None else torch.from_numpy(pixels)
+        coloured = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        return torch.from_numpy(coloured).permute(2, 0, 1)
+    if start[:3] == b"\xff\xd8\xff" and not grey and (decoders := _decoders()) and _is_plain_jpeg(path):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                decoded: Tensor = decoders.decode_jpeg(torch.from_numpy(data), decoders.ImageReadMode.RGB)
+                return decoded
+        # torchvision was built without this format, or the file is damaged.
+        except RuntimeError:
+            pass
     return None
 
 
@@ -68,15 +70,9 @@ def _decoders() -> ModuleType | None:
         import torchvision.io
     except ImportError:
         return None
-    names = ("decode_jpeg", "decode_png", "ImageReadMode")
+    names = ("decode_jpeg", "ImageReadMode")
     found: ModuleType = torchvision.io
     return found if all(hasattr(found, name) for name in names) else None
-
-
-def _decoded(decoder: Callable[..., Tensor], data: Pixels, mode: object) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return decoder(torch.from_numpy(data), mode)
 
 
 def _is_plain_jpeg(path: Path) -> bool:
@@ -89,14 +85,3 @@ def _is_plain_jpeg(path: Path) -> bool:
                 return plain and image.getexif().get(ORIENTATION, 1) == 1
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, struct.error):
         return False
-
-
-def _is_plain_png(start: bytes, data: Pixels, *, grey: bool) -> bool:
-    if len(start) < 29 or start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR":
-        return False
-    width, height, bits, kind = struct.unpack(">IIBB", start[16:26])
-    if bits != 8 or kind not in ((0,) if grey else (0, 2)) or width * height > LARGEST:
-        return False
-    # Marks of an orientation, which stands in several places; by chance one turns up in pixels, and costs a detour.
-    contents = data.tobytes()
-    return not any(mark in contents for mark in (b"eXIf", b"exif", b"XML:com.adobe.xmp"))

@@ -51,7 +51,8 @@ def raw_labels(
     """
     if path.suffix.lower() == ".mat":
         return matlab_labels(path)
-    grey = quick_pixels(path, grey=True)
+    # Where the classes have colours, a palette has to be looked at.
+    grey = quick_pixels(path, grey=True, palette=colours is None)
     if grey is not None:
         return grey.numpy()
     image = decode(path)
@@ -129,8 +130,10 @@ def class_indices(raw: Integers, known: Mapping[int, int]) -> npt.NDArray[np.uin
     """
     classes = len(known) - 1
     if raw.dtype == np.uint8 and known == {**{index: index for index in range(classes)}, VOID: VOID}:
-        # Most masks hold the indices themselves; comparing is quicker than looking up.
-        return None if ((raw >= classes) & (raw != VOID)).any() else raw.astype(np.uint8)
+        # Most masks hold the indices themselves; comparing is quicker than looking up. One more, and void is 0.
+        if (raw + np.uint8(1)).max(initial=0) > classes:
+            return None
+        return raw.astype(np.uint8, copy=not raw.flags.writeable)
     table = np.full(max(VOID, *known) + 1, -1, np.int16)
     table[list(known)] = list(known.values())
     if raw.dtype == np.uint8 and is_available():
