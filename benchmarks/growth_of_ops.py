@@ -86,7 +86,7 @@ def _local(side: int, kernel_size: int) -> Calls:
 
 
 def _labels(classes: int) -> Calls:
-    logits = smooth(0, classes, (64, 128))[None]
+    logits = smooth(0, classes, (64, 128))
     target = torch.randint(0, classes, (1, 512, 1024))
 
     def plain() -> Tensor:

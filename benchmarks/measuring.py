@@ -67,6 +67,8 @@ class Result:
 
 def measure(case: Case, device: str = "cpu") -> Result:
     """Runs a case: the agreement first, then interleaved rounds, then memory."""
+    if Path("/proc/self/status").exists():
+        _map_blocks_from(2**25)
     agreement = case.agreement()
     ours: list[float] = []
     baseline: list[float] = []
@@ -156,16 +158,28 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         return 0
-    library = ctypes.CDLL(None)
-    # M_MMAP_THRESHOLD: blocks from 64 KiB up are mapped, so freeing them shows.
-    library.mallopt(-3, 65536)
-    library.malloc_trim(0)
+    # Blocks from 64 KiB up are mapped one by one, so that freeing them shows.
+    _map_blocks_from(2**16)
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status(status, "VmRSS")
     result = call()
     peak = _status(status, "VmHWM") - before
     del result
+    _map_blocks_from(2**25)
     return max(0, peak)
+
+
+def _map_blocks_from(size: int) -> None:
+    """Sets from which size on the C library of Linux asks the system for a block of its own, and gives it back freed.
+
+    Every such block costs page faults when it is first written to. The library moves the size up to 32 MiB by itself as
+    blocks are freed; once it was set, it stays.
+    """
+    library = ctypes.CDLL(None)
+    # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    library.mallopt(-3, size)
+    library.mallopt(-1, 2 * size)
 
 
 def _status(path: Path, key: str) -> int:
