@@ -19,6 +19,11 @@ import torch
 __all__ = ["Case", "Curve", "Result", "Trace", "alone", "measure", "peak_memory", "table", "trace"]
 
 
+#: Seconds between calls. After an operator of PyTorch its OpenMP threads wait for the next one at work, for some
+#: milliseconds; whoever comes right after shares the cores with them.
+PAUSE = 0.02
+
+
 @dataclass(frozen=True)
 class Case:
     """One comparison.
@@ -188,6 +193,7 @@ def _status(path: Path, key: str) -> int:
 
 
 def _seconds(call: Callable[[], object], device: str) -> float:
+    time.sleep(PAUSE)
     started = time.perf_counter()
     result = call()
     if device == "cuda":
