@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from segcontext.native.intrinsics import intrinsic
+from segcontext.native.intrinsics import intrinsic, pointer, spread
 
 __all__ = ["bits_above", "bits_below", "bits_set", "where_equal", "where_unlike"]
 
@@ -51,9 +51,7 @@ def where_equal(_: Any, line: Any, at: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         labels = _64_at(context, builder, signature.args[0], *values[:2])
-        first = builder.insert_element(ir.Constant(labels.type, ir.Undefined), values[2], ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
-        return _word(builder, "==", labels, builder.shuffle_vector(first, first, zeros))
+        return _word(builder, "==", labels, spread(builder, values[2], labels.type))
 
     return types.uint64(line, types.intp, line.dtype), generate
 
@@ -70,11 +68,8 @@ def where_unlike(_: Any, line: Any, at: Any, other: Any, place: Any) -> Any:
 
 
 def _64_at(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    vector = ir.VectorType(data.type.pointee, 64)
-    return builder.load(
-        builder.bitcast(builder.gep(data, [place]), vector.as_pointer()), align=kind.dtype.bitwidth // 8
-    )
+    vector = ir.VectorType(context.get_value_type(kind.dtype), 64)
+    return builder.load(pointer(context, builder, kind, array, place, vector), align=kind.dtype.bitwidth // 8)
 
 
 def _word(builder: Any, relation: str, labels: Any, others: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, datamodel, extending
+from numba.core import datamodel, extending
 
-from segcontext.native.intrinsics import intrinsic
+from segcontext.native.intrinsics import called, intrinsic, pointer, spread
 
 __all__ = ["ROWS", "block_at", "joined", "moved_down", "moved_up", "ones", "put", "without"]
 
@@ -18,7 +18,6 @@ ROWS = 8
 
 _WORD = ir.IntType(64)
 _WORDS = ir.VectorType(_WORD, ROWS)
-_PLACES = ir.VectorType(ir.IntType(32), ROWS)
 
 
 class _Block(types.Type):  # type: ignore[misc, unused-ignore]
@@ -39,7 +38,7 @@ def block_at(_: Any, plane: Any, at: Any) -> Any:
     """The block of the words plane[at + n]."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature.args[0], *values), align=8)
+        return builder.load(pointer(context, builder, signature.args[0], values[0], values[1], _WORDS), align=8)
 
     return _block(plane, types.intp), generate
 
@@ -49,7 +48,7 @@ def put(_: Any, block: Any, plane: Any, at: Any) -> Any:
     """Writes a block to the words plane[at + n]."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.store(values[0], _pointer(context, builder, signature.args[1], *values[1:]), align=8)
+        builder.store(values[0], pointer(context, builder, signature.args[1], values[1], values[2], _WORDS), align=8)
         return context.get_dummy_value()
 
     return types.void(block, plane, types.intp), generate
@@ -88,28 +87,15 @@ def ones(_: Any, block: Any) -> Any:
     """How many bits are set."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        counts = builder.call(_llvm(builder, "ctpop", _WORDS, 1), values)
-        declare: Any = cgutils.get_or_insert_function
-        kind = ir.FunctionType(_WORD, [_WORDS])
-        return builder.call(declare(builder.module, kind, f"llvm.vector.reduce.add.v{ROWS}i64"), [counts])
+        counts = called(builder, f"llvm.ctpop.v{ROWS}i64", values, _WORDS)
+        return called(builder, f"llvm.vector.reduce.add.v{ROWS}i64", [counts], _WORD)
 
     return types.int64(_block), generate
 
 
 def _funnel(name: str, ordered: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        first = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), values[2], ir.IntType(32)(0))
-        steps = builder.shuffle_vector(first, first, ir.Constant(_PLACES, [0] * ROWS))
-        return builder.call(_llvm(builder, name, _WORDS, 3), [*ordered(*values[:2]), steps])
+        steps = spread(builder, values[2], _WORDS)
+        return called(builder, f"llvm.{name}.v{ROWS}i64", [*ordered(*values[:2]), steps], _WORDS)
 
     return generate
-
-
-def _llvm(builder: Any, name: str, kind: Any, arguments: int) -> Any:
-    declare: Any = cgutils.get_or_insert_function
-    return declare(builder.module, ir.FunctionType(kind, [kind] * arguments), f"llvm.{name}.v{ROWS}i64")
-
-
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [place]), _WORDS.as_pointer())
