@@ -145,9 +145,13 @@ def label_tiles(
                         beyond[c] = _exp(hi[c] - peak)
                         least_sum += below[c]
                         most_sum += beyond[c]
+                    # A difference of sums is off by the digits that the sums lack: that is given to the bounds.
+                    slack = np.float32(classes * 2.0**-22)
                     for c in range(classes):
-                        least[v, c] = below[c] / (below[c] + max(most_sum - beyond[c], np.float32(1e-38)))
-                        rest = max(least_sum - below[c], np.float32(0))
+                        least[v, c] = below[c] / (
+                            below[c] + max(most_sum - beyond[c], np.float32(0)) + slack * most_sum
+                        )
+                        rest = max(least_sum - below[c] - slack * least_sum, np.float32(0))
                         most[v, c] = beyond[c] / (beyond[c] + rest)
                         shares[v, c] = beyond[c] / max(least_sum, np.float32(1e-30))
                         lows[c] += least[v, c]
