@@ -79,6 +79,14 @@ def test_the_classes_named_have_the_largest_sums(
         assert shortfall(labels, total) <= (tolerance if softmax else 3 * tolerance)
 
 
+def test_a_class_that_leads_in_places_only_does_not_hide_another():
+    views = answers(0, (60, 60), (0.75, 0.5), (False,), classes=4, strength=30.0, align_corners=False, stride=2)
+    protocol = Protocol(scales=(0.75, 0.5))
+    with use_implementation("native"):
+        labels = fused_labels(views, (60, 60), protocol)
+    assert shortfall(labels, plain_sum(views, (60, 60), protocol)) < 1e-4
+
+
 def test_half_precision_and_channels_last():
     views = answers(3, (90, 130), (0.5, 1.0), (False, True), align_corners=False)
     protocol = Protocol(scales=(0.5, 1.0), flip=True)

@@ -58,6 +58,39 @@ def test_boundaries_of_any_number_of_classes(seed, height, width, classes, coars
         np.testing.assert_array_equal(mine, theirs)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    classes=st.sampled_from([2, 255, 256]),
+    slacks=st.lists(st.one_of(st.floats(1, 12), st.floats(50, 80), st.floats(1, 400)), min_size=1, max_size=5),
+)
+def test_boundaries_far_from_each_other(seed, shape, classes, slacks):
+    draw = np.random.default_rng(seed)
+    maps = np.zeros((2, *shape), np.int32)
+    # The last class is the one that might be taken for void.
+    for map_ in maps:
+        top, left = draw.integers(0, shape)
+        map_[top : top + draw.integers(1, 9), left : left + draw.integers(1, 70)] = classes - 1
+        map_[: draw.integers(0, 3)] = -1
+    native, plain = both(lambda: boundary_matches(*maps, classes, slacks))
+    for mine, theirs in zip(native, plain, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_boundaries_on_several_threads(threads):
+    prediction, target = labels(threads, (200, 333), 7, 40)
+    maps = [found[0] for found in as_maps(prediction, target, 7, 255)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        native, plain = both(lambda: boundary_matches(*maps, 7, [1, 2.5, 9, 100]))
+    finally:
+        torch.set_num_threads(before)
+    assert all((mine == theirs).all() for mine, theirs in zip(native, plain, strict=True))
+
+
 @pytest.mark.parametrize("square", [2, 3, 5, 8, 13, 10**4])
 def test_a_slack_that_is_a_root_reaches_exactly_so_far(square):
     shape = (130, 130)

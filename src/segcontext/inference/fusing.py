@@ -104,20 +104,22 @@ def _fuse(views: Sequence[Answer], size: tuple[int, int], *, softmax: bool) -> T
     rows, columns = ([_taps(view, size, side) for view in views] for side in (0, 1))
     taps = max(each.weights.shape[1] for each in rows)
     tops, row_weights = _stack([_widened(each, taps, view) for each, view in zip(rows, views, strict=True)])
-    lefts, blends = zip(*(_tiled(*pair, TILE[1]) for pair in zip(columns, views, strict=True)), strict=True)
-    spans = np.array([blend.shape[1] for blend in blends], dtype=np.int64)
-    deepest = int(spans.max())
-    column_weights = np.zeros((len(views), len(lefts[0]), deepest, TILE[1]), dtype=np.float32)
-    for filled, blend in zip(column_weights, blends, strict=True):
-        filled[:, : blend.shape[1]] = blend
-    del blends
+    columns = [_tiled(*pair, TILE[1]) for pair in zip(columns, views, strict=True)]
+    lefts, spans = zip(*(_beginnings(each, view) for each, view in zip(columns, views, strict=True)), strict=True)
+    sizes = np.array(spans, dtype=np.int64) * len(lefts[0])
+    starts = np.cumsum(sizes) - sizes
+    # Made in place: these are the largest tables.
+    column_weights = np.zeros((int(sizes.sum()), TILE[1]), dtype=np.float32)
+    for each, left, start, size_ in zip(columns, lefts, starts, sizes, strict=True):
+        _blend(each, left, column_weights[start : start + size_].reshape(len(left), -1, TILE[1]))
+    del columns
     shapes = np.array([view.output.features_logits.shape[-2:] for view in views], dtype=np.int64)
     labels = torch.empty(len(views[0].output.features_logits), *size, dtype=label_dtype(classes))
-    lines = (tops, row_weights, np.stack(lefts), spans, column_weights.reshape(-1), softmax)
+    lines = (tops, row_weights, np.stack(lefts), np.array(spans, dtype=np.int64), starts, column_weights.reshape(-1))
     for index, filled in enumerate(labels.numpy()):
         held = [view.output.features_logits[index].detach().float().contiguous() for view in views]
         addresses = np.array([each.data_ptr() for each in held], dtype=np.int64)
-        fill = partial(label_tiles, addresses, shapes, classes, *lines, filled)
+        fill = partial(label_tiles, addresses, shapes, classes, *lines, softmax, filled)
         native.split(-(-size[0] // TILE[0]), fill, parts_each=8)
     return labels
 
@@ -174,8 +176,8 @@ def _widened(taps: Taps, count: int, view: Answer) -> Taps:
     return Taps(first, weights)
 
 
-def _tiled(taps: Taps, view: Answer, pixels: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Columns by tiles: the first feature of each, (tiles,), and the weights in its pixels, (tiles, features, pixels).
+def _tiled(taps: Taps, view: Answer, pixels: int) -> Taps:
+    """Columns by tiles: the first, (tiles, pixels), and the weights, (tiles, pixels, taps).
 
     Mirrored where the view is. The last tile repeats the last column where it reaches beyond the image.
     """
@@ -183,15 +185,23 @@ def _tiled(taps: Taps, view: Answer, pixels: int) -> tuple[npt.NDArray[np.int32]
     first, weights = taps.first[::step], taps.weights[::step]
     beyond = -len(first) % pixels
     first, weights = np.pad(first, (0, beyond), mode="edge"), np.pad(weights, ((0, beyond), (0, 0)), mode="edge")
-    tiles = first.reshape(-1, pixels)
-    count = int((tiles.max(1) - tiles.min(1)).max()) + weights.shape[1]
-    left = np.minimum(tiles.min(1), view.output.features_logits.shape[3] - count).astype(np.int32)
-    blend = np.zeros((len(tiles), count, pixels), dtype=np.float32)
-    every, column = np.divmod(np.arange(len(first)), pixels)
-    for tap in range(weights.shape[1]):
-        place = np.minimum(first - left[every] + tap, count - 1)
-        blend[every, place, column] += weights[:, tap]
-    return left, blend
+    return Taps(first.reshape(-1, pixels), weights.reshape(-1, pixels, weights.shape[1]))
+
+
+def _beginnings(tiles: Taps, view: Answer) -> tuple[npt.NDArray[np.int32], int]:
+    """The first column of features of each tile, (tiles,), and how many a tile is made of."""
+    lowest = tiles.first.min(1)
+    count = int((tiles.first.max(1) - lowest).max()) + tiles.weights.shape[2]
+    return np.minimum(lowest, view.output.features_logits.shape[3] - count).astype(np.int32), count
+
+
+def _blend(tiles: Taps, left: npt.NDArray[np.int32], into: npt.NDArray[np.float32]) -> None:
+    """Fills in the weights of a tile's features in its pixels, (tiles, features, pixels), from zeros."""
+    tile, column = np.ogrid[: len(left), : into.shape[2]]
+    for tap in range(tiles.weights.shape[2]):
+        # What would lie beyond the last feature has no weight.
+        place = np.minimum(tiles.first - left[:, None] + tap, into.shape[1] - 1)
+        into[tile, place, column] += tiles.weights[..., tap]
 
 
 def _stack(taps: list[Taps]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from segcontext.metrics.boundary_native import count_matches, obstacle
+from segcontext import native
+from segcontext.metrics.boundary_native import count_matches
 from segcontext.metrics.labels import NOTHING, LabelMap
 from segcontext.ops.implementations import choose
 
@@ -54,7 +55,7 @@ def boundary_matches(
     Returns:
         The counts.
     """
-    if choose("boundary_matches", None, {"native": obstacle(truth.shape)}) == "native":
+    if choose("boundary_matches", None, {"native": native.unavailable()}) == "native":
         return BoundaryMatches(*count_matches(prediction, truth, num_classes, slacks))
     found, sought = (_by_class(labels, num_classes) for labels in (prediction, truth))
     radii = np.asarray(slacks, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Boundary pixels of all classes, and the distance of each to the nearest one of its class in another map."""
+"""Boundary pixels of all classes of a label map, 64 pixels of a row at a time."""
 
 from __future__ import annotations
 
@@ -6,178 +6,103 @@ from typing import Any
 
 import numpy as np
 
-from segcontext.native.bits import bits_above, bits_below
+from segcontext.native.bits import bits_below, bits_set, where_equal, where_unlike
 from segcontext.native.jit import inlined, jit
 
-__all__ = ["boundary_rows", "group", "match_classes"]
+__all__ = ["boundary_words", "group"]
 
 
 @inlined
-def _append(found: Any, n: int, counts: Any, label: int, place: int, wanted: bool) -> int:
-    found[n, 0] = label
-    found[n, 1] = place
-    counts[label + 1] += wanted
-    return n + wanted
+def _read(row: Any, line: Any) -> None:
+    """Copies a row; beyond its end a line repeats the last pixel, which is then its own neighbour."""
+    width = len(row)
+    for x in range(width):
+        line[x] = row[x]
+    line[width:] = line[width - 1]
+
+
+@inlined
+def _one_of(
+    here: Any, below: Any, x: int, own: np.uint64, right: np.uint64, under: np.uint64, across: np.uint64
+) -> Any:
+    """The label of one of the pixels whose bits are set: x + n, its right, lower or lower-right neighbour."""
+    if own != 0:
+        return here[x + bits_below(own)]
+    if under != 0:
+        return below[x + bits_below(under)]
+    if right != 0:
+        return here[x + 1 + bits_below(right)]
+    return below[x + 1 + bits_below(across)]
 
 
 @jit
-def boundary_rows(labels: Any, first: int, last: int, counts: Any) -> Any:
+def boundary_words(labels: Any, first: int, last: int, lines: Any, nothing: Any, layout: Any, counts: Any) -> Any:
     """Lists the boundary pixels of some rows, as `segcontext.metrics.boundary_points` defines them.
 
     Args:
-        labels: int32, (H, W); negative where no mask is.
+        labels: int32, (H, W); -1 where no mask is.
         first: first row.
         last: row behind the last.
-        counts: int64, (1 + classes,); pixels of each class are added to it.
+        lines: room for two rows and 64 to 127 pixels more, up to a multiple of 64; of a type in which -1 is no class:
+            (2, W + more).
+        nothing: what -1 is there.
+        layout: where pixel (0, 0) lies in a plane of bits, and how far it is from a word to that of the next 64
+            columns.
+        counts: int64, (2, classes); how many words and how many pixels each class has are added to it.
 
     Returns:
-        int32, (n, 2): the class of each boundary pixel and its place, y · 2¹⁶ + x, row by row.
+        uint64, (n, 3): of each class and 64 pixels where it has a boundary the class, the word's place in the plane
+        and the word, row by row.
     """
     height, width = labels.shape
-    found = np.empty((1024, 2), np.int32)
+    begin, stride = layout
+    found = np.empty((1024, 3), np.uint64)
     n = 0
-    changes = np.zeros(width + 8, np.uint8)
-    words = changes[: (width + 7) // 8 * 8].view(np.uint64)
+    _read(labels[first], lines[0])
     for y in range(first, last):
-        here, below = labels[y], labels[min(y + 1, height - 1)]
-        for x in range(width - 1):
-            changes[x] = (here[x] != here[x + 1]) | (here[x] != below[x]) | (here[x] != below[x + 1])
-        changes[width - 1] = here[width - 1] != below[width - 1]
-        for word in range(len(words)):
-            changed = words[word]
+        here, below = lines[(y - first) & 1], lines[(y - first + 1) & 1]
+        _read(labels[min(y + 1, height - 1)], below)
+        for word in range(lines.shape[1] // 64 - 1):
+            x = 64 * word
+            changed = where_unlike(here, x, here, x + 1)
+            changed |= where_unlike(here, x, below, x) | where_unlike(here, x, below, x + 1)
+            # No pixel beyond the last column.
+            changed &= ~np.uint64(0) >> np.uint64(max(0, x + 64 - width))
             if changed == 0:
                 continue
-            if n + 32 > len(found):
-                more = np.empty((2 * len(found), 2), np.int32)
+            if n + 256 > len(found):
+                more = np.empty((2 * len(found), 3), np.uint64)
                 more[:n] = found[:n]
                 found = more
-            while changed != 0:
-                x = 8 * word + (bits_below(changed) >> 3)
-                changed &= changed - np.uint64(1)
-                x1, place = min(x + 1, width - 1), (y << 16) | x
-                own, right, under, across = here[x], here[x1], below[x], below[x1]
-                # Written in any case and kept if wanted: there is no telling which way a branch would go.
-                n = _append(found, n, counts, own, place, own >= 0)
-                n = _append(found, n, counts, right, place, (right != own) & (right >= 0))
-                n = _append(found, n, counts, under, place, (under != own) & (under != right) & (under >= 0))
-                new = (across != own) & (across != right) & (across != under)
-                n = _append(found, n, counts, across, place, new & (across >= 0))
+            own, right, under, across = changed, changed, changed, changed
+            while own | right | under | across != 0:
+                label = _one_of(here, below, x, own, right, under, across)
+                owns, rights = where_equal(here, x, label), where_equal(here, x + 1, label)
+                unders, acrosses = where_equal(below, x, label), where_equal(below, x + 1, label)
+                own, right, under, across = own & ~owns, right & ~rights, under & ~unders, across & ~acrosses
+                edge = ((owns ^ rights) | (owns ^ unders) | (owns ^ acrosses)) & changed
+                # Written in any case and kept if it is a class: there is no telling which way a branch would go.
+                inside = label != nothing
+                found[n, 0] = label
+                found[n, 1] = begin + word * stride + y
+                found[n, 2] = edge
+                counts[0, label * inside] += inside
+                counts[1, label * inside] += bits_set(edge) * inside
+                n += inside
     return found[:n]
 
 
 @jit
-def group(found: Any, starts: Any, places: Any) -> None:
-    """Sorts boundary pixels by class; within a class they stay in their order.
+def group(found: Any, starts: Any, words: Any) -> None:
+    """Sorts words by class; within a class they stay in their order.
 
     Args:
-        found: int32, (n, 2), as from `boundary_rows`.
-        starts: int64, (classes,): where the next pixel of each class goes; moved on.
-        places: int32, to be filled.
+        found: uint64, (n, 3), as from `boundary_words`.
+        starts: int64, (classes,): where the next word of each class goes; moved on.
+        words: uint64, (all, 2), to be filled with places and words.
     """
     for n in range(len(found)):
-        label = found[n, 0]
-        places[starts[label]] = found[n, 1]
+        label = np.int64(found[n, 0])
+        words[starts[label], 0] = found[n, 1]
+        words[starts[label], 1] = found[n, 2]
         starts[label] += 1
-
-
-@inlined
-def _flip(plane: Any, places: Any, first: int, last: int, stride: int) -> None:
-    """Sets the bits of some pixels, or takes them back."""
-    for n in range(first, last):
-        x = places[n] & 0xFFFF
-        plane[(places[n] >> 16) * stride + 1 + (x >> 6)] ^= np.uint64(1) << np.uint64(x & 63)
-
-
-@jit
-def _beyond(plane: Any, at: int, step: int, count: int, distance: int, limit: int) -> int:
-    """How far the nearest set bit is in the words to one side, where that is within the limit.
-
-    Args:
-        plane: the bits.
-        at: the word that the pixel is in.
-        step: 1 for those to the right, -1 for those to the left.
-        count: how many there are on that side.
-        distance: from the pixel to the nearest bit of the next word.
-        limit: larger squared distances are of no interest.
-    """
-    for _ in range(count):
-        at += step
-        if distance * distance > limit:
-            break
-        if plane[at] != 0:
-            return distance + int(bits_below(plane[at]) if step > 0 else bits_above(plane[at]))
-        distance += 64
-    return 0x40000000
-
-
-@inlined
-def _in_row(plane: Any, at: int, x: int, words: int, limit: int) -> int:
-    """How far the nearest set bit of a row is from x, whose word is at `at`."""
-    bit = np.uint64(x & 63)
-    mirrored = np.uint64(63) - bit
-    # Unsigned, for signed places are looked at whether they count from the end.
-    here, one = np.uint64(at), np.uint64(1)
-    after = (plane[here] >> bit) | ((plane[here + one] << one) << mirrored)
-    before = (plane[here] << mirrored) | ((plane[here - one] >> one) >> bit)
-    far: int = min(bits_below(after), bits_above(before))
-    if far == 64 and limit >= 64 * 64:
-        far = _beyond(plane, at, 1, words - 1 - (x >> 6), 64 - (x & 63), limit)
-        far = min(far, _beyond(plane, at, -1, x >> 6, (x & 63) + 1, limit))
-    return far
-
-
-@inlined
-def _nearest(plane: Any, height: int, words: int, y: int, x: int, limit: int) -> int:
-    """The squared distance from a pixel to the nearest set bit, or limit + 1 where that is larger than the limit.
-
-    Rows are visited by their distance. In each the word around x tells the nearest bit on either side at once.
-    """
-    # An empty word stands before each row and one behind it.
-    stride = words + 2
-    at = y * stride + 1 + (x >> 6)
-    best = min(limit + 1, _in_row(plane, at, x, words, limit) ** 2)
-    down = 1
-    while down * down < best:
-        if y >= down:
-            best = min(best, _in_row(plane, at - down * stride, x, words, limit) ** 2 + down * down)
-        if y + down < height:
-            best = min(best, _in_row(plane, at + down * stride, x, words, limit) ** 2 + down * down)
-        down += 1
-    return best
-
-
-@jit
-def match_classes(
-    starts: Any, places: Any, limits: Any, planes: Any, shape: Any, order: Any, first: int, last: int, matched: Any
-) -> None:
-    """Counts, for some classes, the boundary pixels that have one of the other map nearby.
-
-    Args:
-        starts: where each class's places begin in either map, int64, (2, classes + 1).
-        places: y · 2¹⁶ + x of the boundary pixels of either map, by class, int32, two arrays (n,).
-        limits: the largest squared distances that count, int64, (slacks,).
-        planes: a bit for each pixel, none of them set, uint64, (2, H · (words of a row + 2) + 2).
-        shape: H and W.
-        order: classes, int64.
-        first: first of them, as a position in `order`.
-        last: position behind the last.
-        matched: int64, (2, slacks, classes), to be filled for these classes.
-    """
-    height, width = shape
-    words = (width + 63) // 64
-    limit = limits.max()
-    counts = np.empty(len(limits), np.int64)
-    for position in range(first, last):
-        label = order[position]
-        for side in range(2):
-            _flip(planes[side], places[side], starts[side, label], starts[side, label + 1], words + 2)
-        for side in range(2):
-            own, plane = places[side], planes[1 - side]
-            counts[:] = 0
-            for n in range(starts[side, label], starts[side, label + 1]):
-                near = _nearest(plane, height, words, own[n] >> 16, own[n] & 0xFFFF, limit)
-                for slack in range(len(limits)):
-                    counts[slack] += near <= limits[slack]
-            matched[side, :, label] = counts
-        for side in range(2):
-            _flip(planes[side], places[side], starts[side, label], starts[side, label + 1], words + 2)

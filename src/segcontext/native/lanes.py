@@ -6,11 +6,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
-from segcontext.native.intrinsics import intrinsic
+from segcontext.native.intrinsics import called, intrinsic, pointer, spread
 
-__all__ = ["LANES", "accumulate", "between", "contend"]
+__all__ = ["LANES", "between", "contend"]
 
 LANES = 16
 
@@ -18,21 +17,6 @@ LANES = 16
 _INTEGER = ir.IntType(32)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(_INTEGER, LANES)
-
-
-@intrinsic
-def accumulate(_: Any, value: Any, weights: Any, at: Any, into: Any, place: Any) -> Any:
-    """Adds value · weights[at + n] to into[place + n] for each n of `LANES`; all are float32."""
-    signature = types.void(types.float32, weights, types.intp, into, types.intp)
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        weights = _pointer(context, builder, signature.args[1], values[1], values[2], _FLOATS)
-        into = _pointer(context, builder, signature.args[3], values[3], values[4], _FLOATS)
-        weight, total = (builder.load(each, align=4) for each in (weights, into))
-        builder.store(_fused(builder, _spread(builder, values[0], _FLOATS), weight, total), into, align=4)
-        return context.get_dummy_value()
-
-    return signature, generate
 
 
 @intrinsic
@@ -52,8 +36,8 @@ def between(_: Any, start: Any, end: Any, before: Any, behind: Any, into: Any, p
     signature = types.void(types.float32, types.float32, before, behind, into, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        at = [_pointer(context, builder, signature.args[n], values[n], values[5], _FLOATS) for n in (2, 3, 4)]
-        left, right = (_spread(builder, value, _FLOATS) for value in values[:2])
+        at = [pointer(context, builder, signature.args[n], values[n], values[5], _FLOATS) for n in (2, 3, 4)]
+        left, right = (spread(builder, value, _FLOATS) for value in values[:2])
         before, behind = (builder.load(each, align=4) for each in at[:2])
         builder.store(_fused(builder, left, before, builder.fmul(right, behind)), at[2], align=4)
         return context.get_dummy_value()
@@ -95,32 +79,20 @@ def contend(
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         kinds = ((0, _FLOATS), (1, _FLOATS), (4, _FLOATS), (5, _INTEGERS))
-        at = [_pointer(context, builder, signature.args[n], values[n], values[7], kind) for n, kind in kinds]
-        above, below = (_spread(builder, value, _FLOATS) for value in values[2:4])
+        at = [pointer(context, builder, signature.args[n], values[n], values[7], kind) for n, kind in kinds]
+        above, below = (spread(builder, value, _FLOATS) for value in values[2:4])
         over, under, best, found = (builder.load(each, align=4) for each in at)
         value = _fused(builder, over, above, builder.fmul(under, below))
-        left = _spread(builder, builder.trunc(builder.sub(values[8], values[7]), _INTEGER), _INTEGERS)
+        left = spread(builder, builder.trunc(builder.sub(values[8], values[7]), _INTEGER), _INTEGERS)
         inside = builder.icmp_signed("<", ir.Constant(_INTEGERS, list(range(LANES))), left)
         better = builder.and_(builder.fcmp_ordered(">", value, best), inside)
         builder.store(builder.select(better, value, best), at[2], align=4)
-        builder.store(builder.select(better, _spread(builder, values[6], _INTEGERS), found), at[3], align=4)
+        builder.store(builder.select(better, spread(builder, values[6], _INTEGERS), found), at[3], align=4)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any, vector: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
-
-
-def _spread(builder: Any, value: Any, vector: Any) -> Any:
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, _INTEGER(0))
-    return builder.shuffle_vector(first, first, ir.Constant(_INTEGERS, [0] * LANES))
-
-
 def _fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """The sum x · y + z, rounded once."""
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-    declare: Any = cgutils.get_or_insert_function
-    return builder.call(declare(builder.module, kind, f"llvm.fma.v{LANES}f32"), [x, y, z])
+    return called(builder, f"llvm.fma.v{LANES}f32", [x, y, z], _FLOATS)

@@ -8,7 +8,8 @@ import numpy as np
 
 from segcontext.native.addresses import carray, floats_at
 from segcontext.native.jit import inlined, jit
-from segcontext.native.lanes import LANES, accumulate
+from segcontext.native.lane_values import lanes_at, larger, nothing, plus, put_lanes
+from segcontext.native.lanes import LANES
 
 __all__ = ["MOST_ROWS", "TILE", "label_tiles"]
 
@@ -50,6 +51,7 @@ def label_tiles(
     row_weights: Any,
     lefts: Any,
     spans: Any,
+    starts: Any,
     column_weights: Any,
     softmax: bool,
     labels: Any,
@@ -70,7 +72,8 @@ def label_tiles(
         row_weights: weights of that row and those below it, float32, (views, H, taps).
         lefts: of each column of tiles, the first column of features it is made of, int32, (views, tiles across).
         spans: how many columns of features a tile is made of, (views,).
-        column_weights: their weights in each of its columns, float32, flat: (views, tiles across, the largest span,
+        starts: how many columns of features all tiles of the views before are made of, (views,).
+        column_weights: their weights in each of its columns, float32, flat: for each view (tiles across, its span,
             columns of a tile).
         softmax: whether probabilities are added up, or logits.
         labels: integers, (H, W), to be filled.
@@ -97,7 +100,6 @@ def label_tiles(
     top = np.empty(_PIXELS, np.float32)
     total = np.empty(_PIXELS, np.float32)
     lines = np.empty(MOST_ROWS * _COLUMNS, np.float32)
-    depth = len(column_weights) // (views * across * _COLUMNS)
     best = np.empty(_PIXELS, np.float32)
     found = np.empty(_PIXELS, np.int32)
     for tile in range(first, last):
@@ -108,15 +110,15 @@ def label_tiles(
             logits = carray(floats_at(addresses[v]), (classes, h, w))
             upper, lower = tops[v, y], tops[v, bottom] + taps
             for c in range(classes):
-                line = logits[c, upper]
+                strip = logits[c, upper]
                 for j in range(w):
-                    small[j] = line[j]
-                    large[j] = line[j]
+                    small[j] = strip[j]
+                    large[j] = strip[j]
                 for i in range(upper + 1, lower):
-                    line = logits[c, i]
+                    strip = logits[c, i]
                     for j in range(w):
-                        small[j] = min(small[j], line[j])
-                        large[j] = max(large[j], line[j])
+                        small[j] = min(small[j], strip[j])
+                        large[j] = max(large[j], strip[j])
                 for t in range(across):
                     a = lefts[v, t]
                     lo, hi = small[a], large[a]
@@ -143,9 +145,13 @@ def label_tiles(
                         beyond[c] = _exp(hi[c] - peak)
                         least_sum += below[c]
                         most_sum += beyond[c]
+                    # A difference of sums is off by the digits that the sums lack: that is given to the bounds.
+                    slack = np.float32(classes * 2.0**-22)
                     for c in range(classes):
-                        least[v, c] = below[c] / (below[c] + max(most_sum - beyond[c], np.float32(1e-38)))
-                        rest = max(least_sum - below[c], np.float32(0))
+                        least[v, c] = below[c] / (
+                            below[c] + max(most_sum - beyond[c], np.float32(0)) + slack * most_sum
+                        )
+                        rest = max(least_sum - below[c] - slack * least_sum, np.float32(0))
                         most[v, c] = beyond[c] / (beyond[c] + rest)
                         shares[v, c] = beyond[c] / max(least_sum, np.float32(1e-30))
                         lows[c] += least[v, c]
@@ -193,21 +199,29 @@ def label_tiles(
                     n += wanted
                     if not wanted and (not softmax or shares[v, c] < np.float32(2.0**-28)):
                         continue
-                    lines[: (lower - upper) * _COLUMNS] = 0
-                    left, block = lefts[v, t], (v * across + t) * depth
-                    for i in range(upper, lower):
+                    left, block = lefts[v, t], starts[v] + t * spans[v]
+                    # Three rows at a time: weights are read once, and no sum waits for its last step. Beyond the
+                    # last row it is repeated.
+                    for i in range(upper, lower, 3):
+                        second, third = min(i + 1, lower - 1), min(i + 2, lower - 1)
+                        line, line2, line3 = nothing(), nothing(), nothing()
                         for j in range(spans[v]):
-                            at = (block + j) * _COLUMNS
-                            accumulate(logits[c, i, left + j], column_weights, at, lines, (i - upper) * _COLUMNS)
-                    values = z[c * _PIXELS : (c + 1) * _PIXELS]
-                    values[:] = 0
+                            weights = lanes_at(column_weights, (block + j) * _COLUMNS)
+                            line = plus(line, logits[c, i, left + j], weights)
+                            line2 = plus(line2, logits[c, second, left + j], weights)
+                            line3 = plus(line3, logits[c, third, left + j], weights)
+                        put_lanes(line, lines, (i - upper) * _COLUMNS)
+                        put_lanes(line2, lines, (second - upper) * _COLUMNS)
+                        put_lanes(line3, lines, (third - upper) * _COLUMNS)
+                    place = c * _PIXELS
                     for row in range(_ROWS):
                         at = min(y + row, height - 1)
+                        above = tops[v, at] - upper
+                        value = nothing()
                         for tap in range(taps):
-                            line = (tops[v, at] - upper + tap) * _COLUMNS
-                            accumulate(row_weights[v, at, tap], lines, line, values, row * _COLUMNS)
-                    for p in range(_PIXELS):
-                        top[p] = max(top[p], values[p])
+                            value = plus(value, row_weights[v, at, tap], lanes_at(lines, (above + tap) * _COLUMNS))
+                        put_lanes(value, z, place + row * _COLUMNS)
+                        put_lanes(larger(value, lanes_at(top, row * _COLUMNS)), top, row * _COLUMNS)
                 if softmax:
                     total[:] = 0
                     n = 0
@@ -218,9 +232,9 @@ def label_tiles(
                             continue
                         values = z[c * _PIXELS : (c + 1) * _PIXELS]
                         for p in range(_PIXELS):
-                            values[p] = _exp(values[p] - top[p])
-                        for p in range(_PIXELS):
-                            total[p] += values[p]
+                            power = _exp(values[p] - top[p])
+                            values[p] = power
+                            total[p] += power
                     for p in range(_PIXELS):
                         total[p] = np.float32(1) / total[p]
                 else:
