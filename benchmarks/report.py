@@ -158,14 +158,15 @@ def draw(topics: Mapping[str, Any], out: Path, name: str) -> None:
 
     rows = _goals(topics)
     if rows:
-        figure, axis = plt.subplots(figsize=(9, 0.36 * len(rows) + 1.2), layout="constrained")
+        figure, axis = plt.subplots(figsize=(11, 0.36 * len(rows) + 1.2), layout="constrained")
         for place, row in enumerate(reversed(rows)):
             middle, low, high = row["ratio"]
             reached = middle >= row["goal"]
             axis.barh(place, middle, color="tab:green" if reached else "tab:orange", alpha=0.8)
             axis.plot([low, high], [place, place], color="black", linewidth=1)
             axis.plot(row["goal"], place, marker="|", color="black", markersize=14, markeredgewidth=2)
-        axis.set_yticks(range(len(rows)), [f"{row['topic']}: {row['what']}" for row in reversed(rows)], fontsize=7)
+        names = [f"{row['what']} / {row['baseline_name']}" for row in reversed(rows)]
+        axis.set_yticks(range(len(rows)), names, fontsize=7)
         axis.set(xscale="log", xlabel="times as fast as the baseline; | the goal")
         axis.grid(axis="x", which="both", alpha=0.2)
         figure.savefig(out / f"{name}.png", dpi=120)
