@@ -28,6 +28,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[dev,bench]"
 	$(BIN)/python benchmarks/report.py
 
 docs: $(STAMP)

@@ -133,6 +133,7 @@ def labels_case(classes: int, dtype: torch.dtype) -> Case:
         "interpolate → argmax → bincount",
         agreement,
         goal=100,
+        most_memory=4 * 2**20,
         rounds=15,
         baseline_rounds=3,
     )
@@ -191,6 +192,7 @@ def fusion_case(average: str) -> Case:
         "interpolate, softmax, un-flip, sum, argmax",
         agreement,
         goal=15,
+        most_memory=4 * 2**20,
         rounds=5,
         baseline_rounds=2,
     )

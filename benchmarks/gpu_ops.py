@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,18 +24,9 @@ from torch import Tensor
 
 from gpu_evaluation import boundaries, counting, fusion
 from gpu_works import SMALL, Sizes, Work, em_unit, gating, local
-from measuring import Case, peak_memory
+from measuring import peak_memory
 
 TOPICS = (em_unit, local, gating, counting, boundaries, fusion)
-
-
-def cases(quick: bool) -> Iterable[Case]:
-    """For the collected report; nothing without a GPU, nor where little time is."""
-    if quick or not torch.cuda.is_available():
-        return
-    for topic in TOPICS:
-        for work in topic(Sizes()):
-            yield work.case
 
 
 def replayed(call: Callable[[], object]) -> Callable[[], object]:

@@ -40,6 +40,8 @@ class Case:
         rounds: timed rounds of ours; one more warms up.
         baseline_rounds: timed rounds of the baseline, spread over ours; `None` is as many. For slow baselines.
         memory: whether peak memory is measured, which runs both once more.
+        most_seconds: the time aimed at, `None` where there is none.
+        most_memory: the bytes aimed at, likewise.
     """
 
     topic: str
@@ -52,6 +54,8 @@ class Case:
     rounds: int = 7
     baseline_rounds: int | None = None
     memory: bool = True
+    most_seconds: float | None = None
+    most_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Result:
     agreement: str
     ours_memory: int | None
     baseline_memory: int | None
+    most_seconds: float | None = None
+    most_memory: int | None = None
 
 
 def measure(case: Case, device: str = "cpu") -> Result:
@@ -99,6 +105,8 @@ def measure(case: Case, device: str = "cpu") -> Result:
         case.goal,
         agreement,
         *memory,
+        case.most_seconds,
+        case.most_memory,
     )
 
 
@@ -217,14 +225,24 @@ def table(results: Iterable[Result]) -> Iterator[str]:
     for each in results:
         goal = reached = ""
         if each.goal is not None:
-            goal, reached = f"≥ {each.goal:g}", "yes" if each.ratio[0] >= each.goal else "**no**"
+            goal, reached = f"≥ {each.goal:g}", _reached(each.ratio[0] >= each.goal)
         times = (
             "{:.3g} ({:.3g}–{:.3g})".format(*(1000 * seconds for seconds in side))
             for side in (each.ours, each.baseline)
         )
-        memory = ("" if side is None else f"{side / 2**20:.3g}" for side in (each.ours_memory, each.baseline_memory))
-        cells = (each.what, *times, each.baseline_name, f"{each.ratio[0]:.3g}", goal, reached, *memory, each.agreement)
+        own, other = times
+        memory = ["" if side is None else f"{side / 2**20:.3g}" for side in (each.ours_memory, each.baseline_memory)]
+        if each.most_seconds is not None:
+            own += f"; ≤ {1000 * each.most_seconds:.3g}: " + _reached(each.ours[0] <= each.most_seconds)
+        if each.most_memory is not None and each.ours_memory is not None:
+            memory[0] += f"; ≤ {each.most_memory / 2**20:.3g}: " + _reached(each.ours_memory <= each.most_memory)
+        cells = (each.what, own, other, each.baseline_name, f"{each.ratio[0]:.3g}", goal, reached)
+        cells += (*memory, each.agreement)
         yield f"| {' | '.join(cells)} |"
+
+
+def _reached(yes: bool) -> str:
+    return "yes" if yes else "**no**"
 
 
 def alone(description: str | None, cases: Callable[[bool], Iterable[Case]]) -> None:

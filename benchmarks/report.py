@@ -110,31 +110,33 @@ def _commit() -> str:
     return said.stdout.strip() or "unknown"
 
 
-def markdown(title: str, facts: Mapping[str, Any], topics: Mapping[str, Any], name: str, command: str) -> str:
+def markdown(title: str, topics: Mapping[str, Any], name: str) -> str:
     """The page."""
+    facts = next(iter(topics.values()))["machine"]
     lines = [
         f"# {title}",
         "",
-        f"Written by `{command}`. Ours and its baseline run in turn in one process; times are medians, in parentheses",
-        "the quartiles; the ratio is the median of the rounds' ratios. Memory is the most that a call holds at once",
-        "beyond what was there before it, its result among it. Before anything is timed, both results are held against",
-        "each other, which the last column tells. 20 ms pass between calls: for some milliseconds after an operator",
-        "of PyTorch its OpenMP threads wait at work, and loops that come right after share the cores with them.",
+        "Written by `benchmarks/report.py`. Ours and its baseline run in turn in one process; times are medians,",
+        "in parentheses the quartiles; the ratio is the median of the rounds' ratios, or, where a slow baseline runs",
+        "fewer rounds, of its rounds' ratios to the median of ours. Memory is the most that a call holds at once",
+        "beyond what was there before it, its result among it. Before anything is timed, both results are held",
+        "against each other, which the last column tells. 20 ms pass between calls: for some milliseconds after an",
+        "operator of PyTorch its OpenMP threads wait at work, and loops that come right after share the cores with",
+        "them.",
         "",
-        ", ".join(f"{key}: {value}" for key, value in facts.items()) + ".",
+        ", ".join(f"{key}: {value}" for key, value in facts.items() if key != "commit") + ".",
         "",
     ]
     if any(_goals(topics)):
         lines += [f"![Each ratio beside its goal]({name}.png)", ""]
     for topic in topics.values():
+        made = f"By `{topic['command']}` at commit {topic['machine']['commit']}."
+        if topic["machine"] | {"commit": ""} != facts | {"commit": ""}:
+            made += " Elsewhere: " + ", ".join(f"{key}: {value}" for key, value in topic["machine"].items()) + "."
         headings = dict.fromkeys(row["topic"] for row in topic["cases"])
         for heading in headings:
-            lines += [
-                f"## {heading}",
-                "",
-                *table(Result(**row) for row in topic["cases"] if row["topic"] == heading),
-                "",
-            ]
+            rows = (Result(**row) for row in topic["cases"] if row["topic"] == heading)
+            lines += [f"## {heading}", "", made, "", *table(rows), ""]
         for number, curve in enumerate(topic["curves"]):
             lines += [f"![{curve['title']}]({name}_{_slug(curve['title'], number)}.png)", ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -225,14 +227,16 @@ def main() -> None:
         if process.exitcode:
             failed.append(topic)
             continue
-        known["topics"][topic] = json.loads(part.read_text(encoding="utf-8"))
+        known["topics"][topic] = {
+            "command": "make bench" if not arguments.full else "python benchmarks/report.py --full",
+            "machine": machine(),
+            **json.loads(part.read_text(encoding="utf-8")),
+        }
         part.unlink()
-        known["machine"] = machine()
         kept.write_text(json.dumps(known, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     topics = {topic: known["topics"][topic] for topic in TOPICS if topic in known["topics"]}
     if topics:
-        command = "make bench" if not arguments.full else "python benchmarks/report.py --full"
-        page = markdown(f"Benchmarks ({arguments.name})", known["machine"], topics, arguments.name, command)
+        page = markdown(f"Benchmarks ({arguments.name})", topics, arguments.name)
         (arguments.out / f"{arguments.name}.md").write_text(page, encoding="utf-8")
         write_csv(topics, arguments.out / f"{arguments.name}.csv")
         draw(topics, arguments.out, arguments.name)

@@ -3,7 +3,9 @@
 import logging
 
 import pytest
+import torch
 
+from segcontext import ops
 from segcontext.errors import RecipeError
 from segcontext.ops import implementations
 from segcontext.ops.implementations import choose, use_implementation
@@ -52,3 +54,34 @@ def test_an_unknown_form():
         pass
     with pytest.raises(RecipeError, match="must be one of"):
         choose("op", "cuda", {})
+
+
+def test_nothing_in_nothing_out():
+    """Batches of no images, in every form that takes them."""
+    assert ops.local_attention(*torch.rand(3, 0, 8, 4, 4)).shape == (0, 8, 4, 4)
+    assert ops.gated_by_mask(torch.rand(0, 8, 4, 4), torch.rand(0, 8, 2, 2)).shape == (0, 8, 4, 4)
+    for dtype in (torch.float32, torch.bfloat16):
+        x, maps = torch.rand(0, 30, 8, dtype=dtype), torch.rand(0, 4, 30, dtype=dtype)
+        with torch.no_grad():
+            assert ops.em_attention(x, torch.rand(4, 8)).reconstruction.shape == (0, 30, 8)
+            assert ops.double_attention(x.mT, maps, maps).output.shape == (0, 8, 30)
+
+
+# PyTorch scripts its formulas at the first derivative of this kind.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("local_attention", lambda x: ops.local_attention(x, x, x, kernel_size=3, dilation=1)),
+        ("gated_by_mask", lambda x: ops.gated_by_mask(x, x[..., :2, :2])),
+        ("em_attention", lambda x: ops.em_attention(x.flatten(2).mT, x.new_ones(2, 8), gradient="all").reconstruction),
+    ],
+)
+def test_forward_derivatives_and_vmap_take_the_reference(name, call):
+    x, step = torch.rand(1, 8, 5, 5), torch.rand(1, 8, 5, 5)
+    _, found = torch.func.jvp(call, (x,), (step,))
+    exact = (call(x.double() + 1e-6 * step) - call(x.double() - 1e-6 * step)) / 2e-6
+    assert torch.allclose(found.double(), exact, atol=1e-4)
+    several = torch.rand(3, 1, 8, 5, 5)
+    with torch.no_grad():
+        assert torch.allclose(torch.func.vmap(call)(several), torch.stack([call(each) for each in several]), atol=1e-5)

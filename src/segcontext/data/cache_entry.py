@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -98,11 +99,12 @@ def read_entry(path: Path, *, verify: bool) -> Entry | None:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        # Its time tells when it was last used; an hour's precision is enough.
-        if time.time() - status.st_mtime > 3600:
-            os.utime(path)
     except (OSError, ValueError):
         return None
+    # Its time tells when it was last used; an hour's precision is enough. Others' entries may be read alone.
+    if time.time() - status.st_mtime > 3600:
+        with suppress(OSError):
+            os.utime(path)
     try:
         facts: dict[str, Any] = json.loads(mapped[:PAGE])
         shape, checksum = tuple(facts["shape"]), str(facts.pop("checksum"))

@@ -53,11 +53,16 @@ class Room:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "used").open("a+b") as file, _locked(file):
-            used = self._used(file)
+            used, replaced = self._used(file), 0
             with suppress(OSError):
-                used -= path.stat().st_size
+                replaced = path.stat().st_size
+            used -= replaced
             if used + size > self.limit:
-                used -= self._make_room(used + size - self.limit)
+                gone = self._make_room(used + size - self.limit)
+                # What is replaced may have gone, too.
+                replaced = replaced if path.exists() else 0
+                used = max(0, used - gone)
+                self._write(file, used + replaced)
             if used + size > self.limit:
                 raise CacheFull(
                     f"its entries take {used / 1e9:.2f} GB, and may take {self.limit / 1e9:.2f} (cache_size)"
@@ -65,9 +70,12 @@ class Room:
             if shutil.disk_usage(self.folder).free < size + KEPT_FREE:
                 raise CacheFull(f"the disk has less than {KEPT_FREE / 1e9:.1f} GB left")
             yield
-            file.truncate(0)
-            file.write(b"%d" % (used + size))
-            file.flush()
+            self._write(file, used + size)
+
+    def _write(self, file: IO[bytes], used: int) -> None:
+        file.truncate(0)
+        file.write(b"%d" % used)
+        file.flush()
 
     def _used(self, file: IO[bytes]) -> int:
         file.seek(0)

@@ -137,6 +137,7 @@ class MaskDistribution(nn.Module):
     def _in_one_pass(self, x: Tensor) -> bool:
         """Whether the convolutions and the gate can run as one: in evaluation, with padding, on planes of the CPU."""
         layers = self.downsampling == "depthwise" and self.padding == 1
+        layers = layers and not any(part._forward_hooks or part._forward_pre_hooks for part in self.shrink.modules())
         for convolution, norm, activation in (layer.children() for layer in self.shrink):
             layers = layers and has_fixed_norm(convolution, norm) and isinstance(activation, nn.ReLU)
         return layers and obstacle_to_halved_gate(x) is None and choose("LDv1", None, {"native": None}) == "native"

@@ -14,8 +14,6 @@ __all__ = ["BACKGROUND", "ClassLine", "classes_by_colour", "classes_file", "made
 #: Names of a class that is what lies around all others.
 BACKGROUND = ("background", "bg")
 
-# `Folder` takes each of these for void; a classes file holds no name twice.
-
 
 class ClassLine(NamedTuple):
     """A line of a classes file.

@@ -12,7 +12,9 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from segcontext.data.class_names import check_classes
 from segcontext.data.dataset import Dataset
+from segcontext.errors import DataError
 from segcontext.evaluation.scoring import spread
 from segcontext.inference import Protocol, evaluating, predict_labels
 from segcontext.metrics import confusion_matrix, scores
@@ -83,7 +85,9 @@ def compare_speed(
 
     Raises:
         RecipeError: there is no such speed or precision.
+        DataError: the data set has other classes than the model, or an image has no labels.
     """
+    check_classes(model, dataset)
     protocol = protocol or Protocol.of(model)
     tell: Callable[[str], None] = (console or Console(quiet=True)).print
     fast = fast_network(model, speed=speed, precision=precision, tell=tell)
@@ -93,17 +97,25 @@ def compare_speed(
     equal = pixels = 0
     worst = largest = 0.0
     seconds: tuple[list[float], list[float]] = ([], [])
+    sizes: set[torch.Size] = set()
     with evaluating(model), torch.no_grad(), _noting(model) as plain_logits, _noting(fast) as fast_logits:
         for index in range(len(chosen)):
             sample = chosen[index]
             image = sample.image.as_subclass(Tensor)[None]
+            if sample.mask is None:
+                raise DataError(f"{sample.name} has no labels, without which there are no scores.")
+            if image.shape not in sizes:
+                # The second time that a size comes it is compiled.
+                predict_labels(fast, image, protocol)
+                predict_labels(fast, image, protocol)
+                fast_logits.clear()
+                sizes.add(image.shape)
             found = []
             for network, times in zip((model, fast), seconds, strict=True):
                 started = time.perf_counter()
                 # To the CPU, so that a GPU has finished.
                 found.append(predict_labels(network, image, protocol)[0].cpu())
                 times.append(time.perf_counter() - started)
-            assert sample.mask is not None, "a data set to score on has labels"
             for matrix, labels in zip(matrices, found, strict=True):
                 matrix += confusion_matrix(labels, sample.mask.cpu(), classes).cpu()
             equal += int((found[0] == found[1]).sum())

@@ -22,7 +22,7 @@ def gate_obstacle(x: Tensor, logits: Tensor) -> str | None:
     """
     if logits.shape[3] > 512:
         return "logits of more than 512 columns"
-    if x[0].numel() >= 2**31:
+    if math.prod(x.shape[1:]) >= 2**31:
         return "an image of more than 2³¹ values"
     return obstacle(x, logits)
 

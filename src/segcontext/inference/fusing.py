@@ -127,13 +127,15 @@ def _fuse(views: Sequence[Answer], size: tuple[int, int], *, softmax: bool) -> T
 def _too_wide(views: Sequence[Answer], size: tuple[int, int]) -> str | None:
     from segcontext.native.views_argmax import MOST_ROWS, TILE
 
+    # Rows of all views are given as many taps.
+    taps = max(_taps(view, size, 0).weights.shape[1] for view in views)
     for view in views:
         height, width = view.output.features_logits.shape[-2:]
         rows, columns = (_taps(view, size, side) for side in (0, 1))
         # Of features, a pixel's, and those that lie between the first ones of a tile's pixels.
-        deep = rows.weights.shape[1] + _spread(rows.first, TILE[0])
+        deep = taps + _spread(rows.first, TILE[0])
         wide = columns.weights.shape[1] + _spread(columns.first, TILE[1])
-        if rows.weights.shape[1] > height or wide > width or deep > MOST_ROWS:
+        if taps > height or wide > width or deep > MOST_ROWS:
             return "the features are too small, or much larger than the image"
     return None
 

@@ -50,7 +50,7 @@ def as_integers(labels: Labels, what: str) -> Tensor:
     return labels.detach().as_subclass(Tensor).long()
 
 
-def check_shapes(predicted: Tensor, truth: Tensor) -> None:
+def check_shapes(predicted: Labels, truth: Labels) -> None:
     """Refuses labels of two shapes with a `ShapeError`."""
     if predicted.shape != truth.shape:
         raise ShapeError(

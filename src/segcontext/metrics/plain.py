@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from segcontext import native
@@ -29,12 +28,15 @@ def plain_pair(prediction: Labels, target: Labels) -> tuple[npt.NDArray[Any], np
     Raises:
         ShapeError: they are not integers, or have two shapes.
     """
-    pair = (prediction, target)
-    if not all(each.dtype in (torch.uint8, np.uint8) for each in pair):
-        pair = (as_integers(prediction, "The prediction"), as_integers(target, "The target"))
-    predicted, truth = (
-        each.detach().as_subclass(Tensor) if isinstance(each, Tensor) else torch.from_numpy(np.ascontiguousarray(each))
-        for each in pair
-    )
+    narrow = [_bytes(each) for each in (prediction, target)]
+    if any(each is None for each in narrow):
+        narrow = [as_integers(prediction, "The prediction").numpy(), as_integers(target, "The target").numpy()]
+    predicted, truth = (np.ascontiguousarray(each) for each in narrow)
     check_shapes(predicted, truth)
-    return predicted.contiguous().numpy(), truth.contiguous().numpy()
+    return predicted, truth
+
+
+def _bytes(labels: Labels) -> npt.NDArray[np.uint8] | None:
+    """Labels as uint8, without a copy, where they are."""
+    array = labels.detach().as_subclass(Tensor).numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    return array.view(np.uint8) if array.dtype == np.uint8 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from segcontext.native import unavailable
 
@@ -22,6 +23,8 @@ def obstacle_to_loops(*tensors: Tensor) -> str | None:
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return "an exported program has to run without segcontext"
+    if _is_transformed():
+        return "forward-mode derivatives and torch.func cannot look into compiled loops"
     if any(each.device.type != "cpu" for each in tensors):
         return "compiled loops run on the CPU"
     if any(each.dtype not in (torch.float32, torch.bfloat16) for each in tensors):
@@ -30,6 +33,13 @@ def obstacle_to_loops(*tensors: Tensor) -> str | None:
         return "a map is empty"
     missing: str | None = _unavailable()
     return missing
+
+
+def _is_transformed() -> bool:
+    # The compiler traces through them, and then there is nothing left of them.
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 # The compiler cannot look for numba, and need not: it is there or it is not.

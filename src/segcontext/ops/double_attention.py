@@ -70,6 +70,8 @@ def double_attention(
         )
     given = (features, gather_logits, distribute_logits)
     obstacle = None if features.dtype == torch.bfloat16 else "only products of bfloat16 are faster"
+    if features.device.type != "cpu" or features.numel() == 0:
+        obstacle = "it is faster on the CPU alone"
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(each.requires_grad for each in given)):
         obstacle = "it is neither compiled nor has it gradients"
     with torch.autocast(features.device.type, enabled=False):

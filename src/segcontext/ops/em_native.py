@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segcontext.native import split, unavailable
+from segcontext.native import split
 from segcontext.native.memory import roomy
+from segcontext.ops.compiled_loops import obstacle_to_loops
 from segcontext.ops.em_finish import finish_channels, finish_pixels
 from segcontext.ops.em_folded import LENGTHS, FoldedPixels
 from segcontext.ops.em_residual import Residual
@@ -36,11 +37,9 @@ def native_obstacle(dtype: torch.dtype, *given: Tensor | None, kernel: str, foll
         return "PyTorch compiles"
     if any(type(each) not in (Tensor, torch.nn.Parameter, type(None)) for each in given):
         return "it takes plain tensors"
-    if any(each is not None and each.device.type != "cpu" for each in given):
-        return "it runs on the CPU"
     if dtype == torch.float64:
         return "it does not take float64"
-    return "it has no gradients" if followed else unavailable()
+    return "it has no gradients" if followed else obstacle_to_loops(*(each for each in given if each is not None))
 
 
 class NativePixels(FoldedPixels):

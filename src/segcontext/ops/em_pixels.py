@@ -51,7 +51,7 @@ def em_form(
     followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
     rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
     native = native_obstacle(dtype, *given, kernel=kernel, followed=followed)
-    triton = triton_obstacle(x, bases, projection, kernel=kernel, keep_history=keep_history)
+    triton = triton_obstacle(x, bases, projection, residual, kernel=kernel, keep_history=keep_history)
     if is_counted():
         rearranged = native = triton = "the operations of the equations are counted"
     return choose("em_attention", implementation, {"triton": triton, "native": native, "rearranged": rearranged})

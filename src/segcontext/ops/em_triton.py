@@ -15,7 +15,13 @@ __all__ = ["em_by_triton", "triton_obstacle"]
 
 
 def triton_obstacle(
-    x: Tensor, bases: Tensor, projection: Projection | None, *, kernel: str, keep_history: bool
+    x: Tensor,
+    bases: Tensor,
+    projection: Projection | None,
+    residual: Residual | None,
+    *,
+    kernel: str,
+    keep_history: bool,
 ) -> str | None:
     """Why Triton's kernels cannot run EM on some tensors, in a few words; `None` where they can.
 
@@ -23,11 +29,14 @@ def triton_obstacle(
         x: (B, N, D).
         bases: (K, C) or (B, K, C).
         projection: of the pixels, see `segcontext.ops.em_attention`.
+        residual: likewise.
         kernel: 𝒦 of the E step.
         keep_history: whether the responsibilities of every iteration are asked for.
     """
     if kernel != "exponential_inner_product":
         return "only the exponential inner product"
+    if residual is not None and residual.x.dtype != (x.dtype if projection is None else linear_dtype(x)):
+        return "what is added to has another dtype"
     if keep_history:
         return "no history of the responsibilities"
     return em_obstacle(x, bases, *(projection or ()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from segcontext.pooled_norm import PooledNorm
+
 __all__ = ["folded_norm", "has_fixed_norm"]
 
 
@@ -23,7 +25,7 @@ def has_fixed_norm(convolution: nn.Module, norm: nn.Module) -> bool:
     watched = any(each._forward_hooks or each._forward_pre_hooks for each in (convolution, norm))
     return (
         isinstance(convolution, nn.Conv2d)
-        and isinstance(norm, nn.BatchNorm2d)
+        and type(norm) in (nn.BatchNorm2d, PooledNorm)
         and not norm.training
         and norm.running_mean is not None
         and not watched

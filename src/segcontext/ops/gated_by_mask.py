@@ -56,7 +56,8 @@ def gated_by_mask(
         RecipeError: there is no such form.
 
     Note:
-        Gradients of gradients are always the reference's, and exported programs hold the reference.
+        Gradients of gradients, which Triton's form does not have, are always the reference's, and exported programs
+        hold the reference.
 
     Example:
         >>> import torch

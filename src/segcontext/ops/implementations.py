@@ -19,8 +19,7 @@ __all__ = ["Implementation", "choose", "use_implementation"]
 #: ``"auto"`` takes the fastest that can, of those in `AUTOMATIC`.
 Implementation: TypeAlias = Literal["auto", "reference", "rearranged", "native", "triton"]
 
-#: The forms that run unasked. Triton's kernels are not among them: they agree with the references in Triton's
-#: interpreter and compile for an H200, but have not run on a GPU yet; `benchmarks/gpu_ops.py` checks and times them.
+#: The forms that run unasked. Triton's kernels are not among them until `benchmarks/gpu_ops.py` has been run on a GPU.
 AUTOMATIC = ("rearranged", "native")
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
 
     Args:
         implementation: ``"auto"``, ``"reference"``, ``"rearranged"``, ``"native"`` or ``"triton"``; an operation that
-            is handed one itself does not look here.
+            is handed one itself does not look here, nor do programs while PyTorch compiles or exports them.
 
     Raises:
         RecipeError: there is no such form.

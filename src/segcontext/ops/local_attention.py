@@ -67,8 +67,8 @@ def local_attention(
 
     Note:
         The paper's equations have no scale; s = 1 is that. Products, softmax and sums are taken in float32 or wider.
-        Gradients of gradients are always the reference's, whose memory grows with k²·(D + C). Exported programs hold
-        the reference, too, so that they run without segcontext.
+        Gradients of gradients, which Triton's form does not have, are always the reference's, whose memory grows with
+        k²·(D + C). Exported programs hold the reference, too, so that they run without segcontext.
 
     Example:
         >>> import torch

@@ -76,6 +76,8 @@ def point_attention(
         raise ValueError(f"outside must be nothing or zero_logit, not {outside!r}")
     followed = torch.is_grad_enabled() and (features.requires_grad or logits.requires_grad)
     obstacle = "its gradients take as much memory" if followed else None
+    if features.device.type != "cpu":
+        obstacle = "it is faster on the CPU alone"
     if torch.compiler.is_compiling():
         obstacle = "its loop over rows would tie a compiled program to a size"
     beyond = float("-inf") if outside == "nothing" else 0.0

@@ -50,7 +50,7 @@ def resized_argmax(
         size: (H, W) that they are brought to.
         align_corners: of the interpolation.
         crop: (height, width) of the upper left part that is asked for; `None` is all.
-        implementation: ``"reference"``, ``"native"`` (the CPU) or ``"auto"``.
+        implementation: ``"reference"``, ``"native"`` (the CPU), ``"triton"`` (a GPU) or ``"auto"``.
 
     Returns:
         Integers as `label_dtype` has them, (B, height, width), on the device of the logits: the first class where

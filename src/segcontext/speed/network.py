@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segcontext.aggregation import EMA
-from segcontext.errors import RecipeError, ShapeError, nearest
+from segcontext.errors import RecipeError, nearest
 from segcontext.speed.folding import fold_batch_norms
 from segcontext.speed.processor import compiler_missing, first_line, has_bf16
 from segcontext.speed.winograd import use_winograd
@@ -55,7 +55,7 @@ class FastNetwork(nn.Module):
         self.network = network
         self.precision: Precision = precision
         self.compiles = compiles
-        self.sizes: dict[tuple[int, ...], float] = {}
+        self.sizes: dict[tuple[Any, ...], float] = {}
         self._seen: Counter[tuple[int, ...]] = Counter()
         self._tell = tell
         self._kernels: Callable[[Tensor], Output] | None = None
@@ -97,7 +97,7 @@ class FastNetwork(nn.Module):
         """Compiling takes longer than a few images, so the first of a size does not wait for it, and only a few do."""
         if not self.compiles or any(isinstance(part, EMA) and part.is_holding for part in self.network.modules()):
             return False
-        size = tuple(images.shape)
+        size = (*images.shape, images.dtype)
         self._seen[size] += 1
         if size in self.sizes or self._seen[size] < 2:
             return size in self.sizes
@@ -107,15 +107,15 @@ class FastNetwork(nn.Module):
             _logger.warning(
                 "The network has been compiled for %d sizes of images already, so images of %d×%d run uncompiled.",
                 SIZES,
-                *size[-2:],
+                *images.shape[-2:],
             )
         return False
 
     def _compiled(self, images: Tensor) -> Output:
-        size = tuple(images.shape)
+        size = (*images.shape, images.dtype)
         new, started = size not in self.sizes, time.perf_counter()
         if new:
-            self._tell(f"Compiling the network for images of {size[-2]}×{size[-1]} …")
+            self._tell(f"Compiling the network for images of {images.shape[-2]}×{images.shape[-1]} …")
         try:
             if self._kernels is None:
                 # On GPUs the launches of a pass become one.
@@ -124,15 +124,19 @@ class FastNetwork(nn.Module):
             # Constants are laid out for the kernels once, and kernels joined; as an option the compiler ignores it.
             with torch._inductor.config.patch(freezing=images.device.type == "cpu"):
                 output = self._kernels(images)
+        except torch.OutOfMemoryError:
+            raise
         # What goes wrong inside a compiler has no common class, and the network itself has run before.
         except Exception as error:
+            if not new:
+                raise
             self.compiles = False
             _logger.warning("The network runs uncompiled: the compiler failed (%s).", first_line(error))
             plain: Output = self.network(images)
             return plain
         if new:
             self.sizes[size] = time.perf_counter() - started
-            self._tell(f"Compiled for images of {size[-2]}×{size[-1]} in {self.sizes[size]:.0f} s")
+            self._tell(f"Compiled for images of {images.shape[-2]}×{images.shape[-1]} in {self.sizes[size]:.0f} s")
         if images.device.type == "cuda":
             # The next pass writes where this one's answer lies.
             output = output._replace(features_logits=output.features_logits.clone())
@@ -174,8 +178,9 @@ def fast_network(
             parameter.grad = None
         try:
             fold_batch_norms(network, torch.zeros(1, 3, 65, 65, device=device))
-        except ShapeError:
-            _logger.debug("no batch norm was folded: the network does not take images of 65×65")
+        # Networks of others refuse such images in their own ways.
+        except Exception as error:
+            _logger.debug("no batch norm was folded: the network does not take images of 65×65 (%s)", first_line(error))
         network = network.to(memory_format=torch.channels_last)
         chosen = precision or ("bf16" if has_bf16(device) else "32")
         classifier = getattr(network, "classifier", None)

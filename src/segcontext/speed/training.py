@@ -19,6 +19,8 @@ _logger = logging.getLogger(__name__)
 class Compiled:
     """Calls a network through `torch.compile`, forward and backward; or as it is, where it cannot be compiled.
 
+    Kernels of the backward pass are made at the first one; a compiler that fails there ends the training.
+
     Random numbers (dropout) are drawn as without the compiler. The kernels are made at the first call.
 
     Args:
@@ -38,6 +40,8 @@ class Compiled:
                 if missing is None:
                     compiled: Output = self._kernels(images, **options)
                     return compiled
+            except torch.OutOfMemoryError:
+                raise
             # What goes wrong inside a compiler has no common class; an error of the network's own comes again below.
             except Exception as error:
                 missing = f"the compiler failed ({first_line(error)})"
