@@ -116,3 +116,15 @@ def test_features_too_small_for_the_compiled_form():
     views = answers(5, (9, 11), (0.5, 1.0), (False, True))
     protocol = Protocol(scales=(0.5, 1.0), flip=True)
     assert shortfall(fused_labels(views, (9, 11), protocol), plain_sum(views, (9, 11), protocol)) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(16, 512), (40, 300), (512, 16)])
+@pytest.mark.parametrize("scales", [(0.5, 2.0), (0.25, 4.0)])
+def test_views_of_very_different_sizes(size, scales):
+    """A view with fewer rows of features than another has weights for."""
+    views = answers(0, size, scales, (False, True))
+    protocol = Protocol(scales=scales, flip=True)
+    with use_implementation("native"):
+        labels = fused_labels(views, size, protocol)
+    assert labels.max() < 5
+    assert shortfall(labels, plain_sum(views, size, protocol)) < 1e-5

@@ -186,6 +186,38 @@ def test_use_is_noted(tmp_path, settled):
     assert all(time.time() - path.stat().st_mtime < 100 for path in entries(folder))
 
 
+def test_entries_that_may_only_be_read_are_used(tmp_path, settled, decoded, monkeypatch):
+    data = opened(write(tmp_path / "data"), tmp_path / "cache")
+    first = [data[index] for index in range(len(data))]
+    for entry in entries(tmp_path / "cache"):
+        os.utime(entry, (time.time() - 7200,) * 2)
+    once = len(decoded)
+
+    def refuse(*given, **more):
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr("segcontext.data.cache_entry.os.utime", refuse)
+    again = opened(tmp_path / "data", tmp_path / "cache")
+    assert all(same(again[index], sample) for index, sample in enumerate(first))
+    assert len(decoded) == once
+
+
+def test_room_that_was_made_in_vain_is_counted(tmp_path, settled):
+    folder = tmp_path / "cache"
+    data = opened(write(tmp_path / "data"), folder)
+    for index in range(len(data)):
+        _ = data[index]
+    oldest = entries(folder)[0]
+    gone = oldest.stat().st_size
+    os.utime(oldest, (time.time() - 2 * DAY,) * 2)
+    left = sum(entry.stat().st_size for entry in entries(folder)) - gone
+    room = cache_room.Room(folder, left)
+    with pytest.raises(cache_room.CacheFull), room.taken(folder / "aa" / "new.pixels", 10 * gone):
+        pass
+    assert not oldest.exists()
+    assert int((folder / "used").read_text()) == left
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_takes_nothing_costs_nothing_but_time(tmp_path, settled, caplog, monkeypatch, number):
     def failing(*args, **options):

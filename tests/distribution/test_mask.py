@@ -173,10 +173,14 @@ def test_in_one_pass(size, ratio, align_corners, monkeypatch):
             copy.deepcopy(exact).float()(x.float(), local.float())
 
 
-@pytest.mark.parametrize("change", ["hook", "identity", "training", "float64", "channels-last", "dispatch"])
+@pytest.mark.parametrize(
+    "change", ["hook", "hook on a block", "identity", "training", "float64", "channels-last", "dispatch"]
+)
 def test_one_pass_is_left_where_it_would_not_be_the_same(change):
     made, (x, local) = module().float(), [each.float() for each in maps((16, 20))]
     seen = []
+    if change == "hook on a block":
+        made.shrink[1].register_forward_hook(lambda *given: seen.append(1))
     if change == "hook":
         made.shrink[1][0].register_forward_hook(lambda *given: seen.append(1))
     elif change == "identity":
@@ -191,6 +195,6 @@ def test_one_pass_is_left_where_it_would_not_be_the_same(change):
         found = made(x, local).features
         wanted = gated(x, made.shrink(x))
     torch.testing.assert_close(found, wanted)
-    assert bool(seen) == (change == "hook")
+    assert bool(seen) == change.startswith("hook")
     if change == "dispatch":
         assert counter.operations[""]["convolution"] == 2 * 4 * 9 * (8 * 10 + 4 * 5 + 2 * 3) * 2

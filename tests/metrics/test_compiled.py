@@ -161,3 +161,16 @@ def test_real_labels():
         for call in calls:
             native, plain = both(call)
             assert torch.equal(native, plain)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_that_may_only_be_read(form):
+    """As Pillow hands them out."""
+    labels = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
+    frozen = labels.copy()
+    frozen.flags.writeable = False
+    with use_implementation(form):
+        assert confusion_matrix(frozen, frozen, 3).diagonal().sum() == 64
+        assert torch.equal(
+            boundary_tally(frozen, labels[::-1], 3, (1,)), boundary_tally(labels, labels[::-1].copy(), 3, (1,))
+        )

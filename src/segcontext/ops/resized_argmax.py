@@ -83,8 +83,7 @@ def resized_argmax(
         dtype = label_dtype(logits.shape[1])
         return by_triton(logits, size, align_corners=align_corners, crop=crop, dtype=dtype)
     if form == "native":
-        low, high = (value.item() for value in logits.aminmax())
-        largest = max(-low, high)
+        largest = _largest(logits)
         # Infinities and what is no number spread over all pixels nearby, other than values in between.
         if largest <= torch.finfo(torch.float32).max:
             return _native(logits, size, align_corners, (height, width), largest)
@@ -100,6 +99,16 @@ def resized_argmax(
 def label_dtype(classes: int) -> torch.dtype:
     """The smallest type of integers that holds so many classes: uint8, int16 or int32."""
     return torch.uint8 if classes <= 2**8 else torch.int16 if classes <= 2**15 else torch.int32
+
+
+def _largest(logits: Tensor) -> float:
+    """The largest amount; NaN where there is one."""
+    if logits.dtype == torch.float32:
+        # On one thread, because PyTorch's own would still wait at work when the loops begin.
+        values = logits.numpy()
+        return max(-float(values.min()), float(values.max()))
+    low, high = logits.aminmax()
+    return max(-low.item(), high.item())
 
 
 def _obstacle(logits: Tensor, size: tuple[int, int]) -> str | None:
