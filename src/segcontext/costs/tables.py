@@ -148,7 +148,7 @@ def _values(row: PrintedRow, size: tuple[int, int]) -> int:
 def _time(row: PrintedRow, size: tuple[int, int], device: str, rounds: int, warmup: int) -> float:
     model = _backbone(row, device) if not row.network else _network(row, 21 if row in EMANET else 19, device)
     images = torch.zeros(1, 3, *size, device=device)
-    return latency(model, images, rounds=rounds, warmup=warmup)[0]
+    return latency(model, images, rounds=rounds, warmup=warmup, parts=False)[0]
 
 
 def _network(row: PrintedRow, classes: int, device: str) -> nn.Module:

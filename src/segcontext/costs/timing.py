@@ -17,7 +17,7 @@ __all__ = ["latency"]
 
 
 def latency(
-    model: nn.Module, images: Tensor, *, rounds: int = 10, warmup: int = 3
+    model: nn.Module, images: Tensor, *, rounds: int = 10, warmup: int = 3, parts: bool = True
 ) -> tuple[float, Mapping[str, float]]:
     """Medians of the time that a network takes, in evaluation mode, without gradients.
 
@@ -26,6 +26,7 @@ def latency(
         images: what it is given, on the same device.
         rounds: how often the whole is timed; the parts are timed in as many rounds of their own.
         warmup: rounds before that are not timed.
+        parts: whether these are timed at all.
 
     Returns:
         Seconds of the whole, with the upsampling of the logits, and seconds of each part.
@@ -47,7 +48,8 @@ def latency(
     if images.is_meta or any(each.is_meta for each in model.parameters()):
         raise RecipeError("A network on the meta device has no numbers to compute with; build it on a real one.")
     modes = {module: module.training for module in model.modules()}
-    stopwatches = {name: _Stopwatch(part, images.device) for name, part in parts_of(model).items()}
+    timed = parts_of(model) if parts else {}
+    stopwatches = {name: _Stopwatch(part, images.device) for name, part in timed.items()}
     model.eval()
     try:
         with torch.inference_mode():
@@ -60,7 +62,7 @@ def latency(
                 whole.append(_now(images.device) - started)
             for stopwatch in stopwatches.values():
                 stopwatch.attach()
-            for _ in range(rounds):
+            for _ in range(rounds if parts else 0):
                 _run(model, images)
     finally:
         for stopwatch in stopwatches.values():
@@ -68,8 +70,8 @@ def latency(
         for module, training in modes.items():
             module.training = training
     # A part that runs several times in a round, or not at all, is timed as a whole.
-    parts = {name: _per_round(stopwatch.seconds, rounds) for name, stopwatch in stopwatches.items()}
-    return statistics.median(whole), {name: seconds for name, seconds in parts.items() if seconds > 0}
+    found = {name: _per_round(stopwatch.seconds, rounds) for name, stopwatch in stopwatches.items()}
+    return statistics.median(whole), {name: seconds for name, seconds in found.items() if seconds > 0}
 
 
 def _run(model: nn.Module, images: Tensor) -> None:
