@@ -175,6 +175,11 @@ def test_the_command_measures_latency(run):
     assert "median of 1 rounds" in run(*words, "--device", "cpu")[1].out
 
 
+def test_a_table_needs_a_round():
+    with pytest.raises(RecipeError, match="At least one round"):
+        paper_table("gald", timed=True, rounds=0)
+
+
 def test_the_command_prints_a_table(run, monkeypatch):
     # The numbers are tested above; two rows of small networks are enough for their form.
     small = [EMANET[0], EMANET[-1]]

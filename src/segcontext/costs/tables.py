@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -54,7 +55,7 @@ def paper_table(
     printed = EMANET if name == "emanet" else GALD
     rows = [(_emanet_row if name == "emanet" else _gald_row)(row, SIZES[name]) for row in printed]
     if timed:
-        seconds = [_time(row, SIZES[name], device, rounds, warmup) for row in printed]
+        seconds = _times(printed, SIZES[name], device, rounds, warmup)
         for row, written, taken in zip(printed, rows, seconds, strict=True):
             written |= {"latency": taken, "relative_latency": taken / seconds[0], "device": device}
             if row.milliseconds:
@@ -145,10 +146,21 @@ def _values(row: PrintedRow, size: tuple[int, int]) -> int:
     return int((9 * channels + 3 * iterations * bases) * pixels + 2 * iterations * bases * channels)
 
 
-def _time(row: PrintedRow, size: tuple[int, int], device: str, rounds: int, warmup: int) -> float:
-    model = _backbone(row, device) if not row.network else _network(row, 21 if row in EMANET else 19, device)
+def _times(rows: Sequence[PrintedRow], size: tuple[int, int], device: str, rounds: int, warmup: int) -> list[float]:
+    """Medians of the rows' seconds, one row after the other in each round, so that a busy machine slows all alike."""
+    if rounds < 1:
+        raise RecipeError(f"At least one round is needed, not {rounds}.")
     images = torch.zeros(1, 3, *size, device=device)
-    return latency(model, images, rounds=rounds, warmup=warmup, parts=False)[0]
+    models = [
+        _backbone(row, device) if not row.network else _network(row, 21 if row in EMANET else 19, device)
+        for row in rows
+    ]
+    taken: list[list[float]] = [[] for _ in rows]
+    for round_ in range(rounds):
+        for model, seconds in zip(models, taken, strict=True):
+            found, _ = latency(model, images, rounds=1, warmup=0 if round_ else warmup, parts=False)
+            seconds.append(found)
+    return [statistics.median(seconds) for seconds in taken]
 
 
 def _network(row: PrintedRow, classes: int, device: str) -> nn.Module:
