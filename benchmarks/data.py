@@ -55,6 +55,7 @@ def cases(quick: bool) -> Iterable[Case]:
             rounds=rounds,
             # 250 samples a second.
             most_seconds=SAMPLES / 250 if own == "cache" else None,
+            items=SAMPLES,
         )
 
 

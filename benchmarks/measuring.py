@@ -42,6 +42,7 @@ class Case:
         memory: whether peak memory is measured, which runs both once more.
         most_seconds: the time aimed at, `None` where there is none.
         most_memory: the bytes aimed at, likewise.
+        items: how many images or samples a call goes through, for those per second; 0 where that tells nothing.
     """
 
     topic: str
@@ -56,6 +57,7 @@ class Case:
     memory: bool = True
     most_seconds: float | None = None
     most_memory: int | None = None
+    items: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Result:
     baseline_memory: int | None
     most_seconds: float | None = None
     most_memory: int | None = None
+    items: int = 0
 
 
 def measure(case: Case, device: str = "cpu") -> Result:
@@ -107,6 +110,7 @@ def measure(case: Case, device: str = "cpu") -> Result:
         *memory,
         case.most_seconds,
         case.most_memory,
+        case.items,
     )
 
 
@@ -226,11 +230,7 @@ def table(results: Iterable[Result]) -> Iterator[str]:
         goal = reached = ""
         if each.goal is not None:
             goal, reached = f"≥ {each.goal:g}", _reached(each.ratio[0] >= each.goal)
-        times = (
-            "{:.3g} ({:.3g}–{:.3g})".format(*(1000 * seconds for seconds in side))
-            for side in (each.ours, each.baseline)
-        )
-        own, other = times
+        own, other = (_times(side, each.items) for side in (each.ours, each.baseline))
         memory = ["" if side is None else f"{side / 2**20:.3g}" for side in (each.ours_memory, each.baseline_memory)]
         if each.most_seconds is not None:
             own += f"; ≤ {1000 * each.most_seconds:.3g}: " + _reached(each.ours[0] <= each.most_seconds)
@@ -239,6 +239,11 @@ def table(results: Iterable[Result]) -> Iterator[str]:
         cells = (each.what, own, other, each.baseline_name, f"{each.ratio[0]:.3g}", goal, reached)
         cells += (*memory, each.agreement)
         yield f"| {' | '.join(cells)} |"
+
+
+def _times(seconds: tuple[float, float, float], items: int) -> str:
+    told = "{:.3g} ({:.3g}–{:.3g})".format(*(1000 * each for each in seconds))
+    return f"{told}; {items / seconds[0]:.3g}/s" if items else told
 
 
 def _reached(yes: bool) -> str:

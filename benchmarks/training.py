@@ -75,6 +75,7 @@ def cases(quick: bool, recipe: str = "camvid_cpu", *, compiled: bool = False) ->
         agreement,
         rounds=5,
         memory=not quick,
+        items=given.batch,
     )
 
 
