@@ -13,6 +13,7 @@ SegContextError(ValueError)
 │   └── CheckpointError        a run or checkpoint is damaged, unsafe, or from another format
 ├── OutputExists               writing would overwrite something of the user's
 ├── OutOfMemory                the memory of the GPU or of the machine does not suffice
+├── KernelError                a GPU's kernels, asked for by name, cannot be compiled or launched
 ├── TrainingDiverged           the loss is no longer finite
 └── TrainingInterrupted        the run was asked to stop, finished its step and saved
 ```
@@ -29,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DatasetNotFound",
+    "KernelError",
     "LabelError",
     "OutOfMemory",
     "OutputExists",
@@ -98,6 +100,10 @@ class OutputExists(SegContextError):
 
 class OutOfMemory(SegContextError):
     """The memory of the GPU or of the machine does not suffice."""
+
+
+class KernelError(SegContextError):
+    """The kernels of an operation for a GPU, which were asked for by name, cannot be compiled or launched."""
 
 
 class TrainingDiverged(SegContextError):
