@@ -12,10 +12,10 @@ import torchmetrics
 from torch import Tensor
 
 from segcontext.errors import RecipeError
-from segcontext.metrics.boundary_matches import BoundaryMatches, boundary_matches
+from segcontext.metrics.boundary_matches import BoundaryMatches, boundary_matches, takes_gpu
 from segcontext.metrics.exact import mean, tally
 from segcontext.metrics.labels import Labels
-from segcontext.metrics.maps import as_maps, present
+from segcontext.metrics.maps import as_device_maps, as_maps, present
 from segcontext.metrics.widths import check_width, slack_in_pixels
 
 __all__ = ["PAPER_SLACKS", "BoundaryFScore", "BoundaryProtocol", "boundary_f_score", "boundary_tally"]
@@ -104,8 +104,10 @@ def boundary_tally(
         or of several added up, is the score.
     """
     _check(slacks, protocol)
-    predicted, truth = as_maps(prediction, target, num_classes, ignore_index)
-    radii = [slack_in_pixels(slack, *truth.shape[-2:]) for slack in slacks]
+    height, width = target.shape[-2:] if target.ndim > 1 else (1, 1)
+    radii = [slack_in_pixels(slack, height, width) for slack in slacks]
+    maps = as_device_maps if takes_gpu(target, num_classes, radii) else as_maps
+    predicted, truth = maps(prediction, target, num_classes, ignore_index)
     values = np.empty((len(truth), len(radii), num_classes))
     for index, (ours, theirs) in enumerate(zip(predicted, truth, strict=True)):
         counts = boundary_matches(ours, theirs, num_classes, radii)
