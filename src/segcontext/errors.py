@@ -13,7 +13,7 @@ SegContextError(ValueError)
 │   └── CheckpointError        a run or checkpoint is damaged, unsafe, or from another format
 ├── OutputExists               writing would overwrite something of the user's
 ├── OutOfMemory                the memory of the GPU or of the machine does not suffice
-├── KernelError                a GPU's kernels, asked for by name, cannot be compiled or launched
+├── KernelError                a fast form, asked for by name, cannot run
 ├── TrainingDiverged           the loss is no longer finite
 └── TrainingInterrupted        the run was asked to stop, finished its step and saved
 ```
@@ -103,7 +103,7 @@ class OutOfMemory(SegContextError):
 
 
 class KernelError(SegContextError):
-    """The kernels of an operation for a GPU, which were asked for by name, cannot be compiled or launched."""
+    """A fast form of an operation, which was asked for by name, cannot run."""
 
 
 class TrainingDiverged(SegContextError):

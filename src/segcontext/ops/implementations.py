@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from segcontext.errors import RecipeError, nearest
+from segcontext.errors import KernelError, RecipeError, nearest
 from segcontext.gpu.trust import Site, is_trusted
 from segcontext.ops.compiled_loops import is_transformed
 
@@ -23,19 +23,22 @@ Implementation: TypeAlias = Literal["auto", "reference", "rearranged", "native",
 
 _logger = logging.getLogger(__name__)
 _ASKED: ContextVar[Implementation] = ContextVar("implementation", default="auto")
+_STRICTLY: ContextVar[bool] = ContextVar("strictly", default=False)
 _TOLD: set[tuple[str, str, str]] = set()
 
 
 @contextmanager
-def use_implementation(implementation: Implementation) -> Iterator[None]:
+def use_implementation(implementation: Implementation, *, strict: bool = False) -> Iterator[None]:
     """Has every operation within the ``with`` block, in this thread, run in one form where it has that form.
 
     Args:
         implementation: ``"auto"``, ``"reference"``, ``"rearranged"``, ``"native"`` or ``"triton"``; an operation that
             is handed one itself does not look here, nor do programs while PyTorch compiles or exports them.
+        strict: whether an operation that cannot run so is an error; else the reference runs, which is logged once.
 
     Raises:
         RecipeError: there is no such form.
+        KernelError: strictly, from an operation that cannot run so.
 
     Example:
         >>> from segcontext import ops
@@ -46,11 +49,12 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
         True
     """
     _check(implementation)
-    before = _ASKED.set(implementation)
+    before, strictly = _ASKED.set(implementation), _STRICTLY.set(strict)
     try:
         yield
     finally:
         _ASKED.reset(before)
+        _STRICTLY.reset(strictly)
 
 
 def choose(
@@ -84,7 +88,10 @@ def choose(
         return "reference"
     if asked == "reference" or obstacles.get(asked, "") is None:
         return asked
-    _tell(operation, asked, obstacles.get(asked) or "there is no such form of it")
+    reason = obstacles.get(asked) or "there is no such form of it"
+    if not torch.compiler.is_compiling() and _STRICTLY.get():
+        raise KernelError(f"{operation} cannot run as {asked}: {reason}.")
+    _tell(operation, asked, reason)
     return "reference"
 
 

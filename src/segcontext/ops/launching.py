@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
@@ -49,10 +50,13 @@ def launched(
     if torch.compiler.is_compiling():
         return run(*tensors)
     named = asked_for(asked) == "triton"
+    # Triton launches on the current device, whatever the tensors are on.
+    there = torch.cuda.device(site.device) if site.device.type == "cuda" else nullcontext()
     try:
-        if named or not site.gradients:
-            return run(*tensors)
-        return cast(Results, _Guarded.apply(operation, site, run, plain, *tensors))
+        with there:
+            if named or not site.gradients:
+                return run(*tensors)
+            return cast(Results, _Guarded.apply(operation, site, run, plain, *tensors))
     except torch.OutOfMemoryError:
         raise
     # A compiler's and a driver's errors have no common class; an error of the user's comes again in the other form.
