@@ -159,7 +159,7 @@ def test_largest(launches, tmp_path, classes):
 @pytest.mark.parametrize("classes", [19, 171])
 def test_fusion(launches, tmp_path, classes):
     view = fusion.View(torch.empty(1, classes, 65, 129), (513, 1025), (512, 1024), True)
-    fusion.fuse([view], (1024, 2048))
+    fusion.fuse([view], (1024, 2048), dtype=torch.uint8)
     check(launches, tmp_path, ["fuse"])
 
 
