@@ -140,7 +140,8 @@ def _in_a_process(
         yield Finding.failed(case, f"its process ended ({_ending(process.exitcode)})")
     finally:
         process.kill()
-        process.join()
+        # One that waits for the driver cannot be killed.
+        process.join(10)
         answers.close()
 
 

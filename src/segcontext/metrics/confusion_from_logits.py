@@ -56,7 +56,9 @@ def confusion_from_logits(
     whole, logits = size or crop, logits.detach()
     fits = 0 < crop[0] <= whole[0] and 0 < crop[1] <= whole[1] and 0 not in logits.shape
     obstacles: dict[Implementation, str | None] = {
-        "triton": confusion_obstacle(logits, target) if fits else "a target that does not lie within the logits"
+        "triton": confusion_obstacle(logits, target) if fits else "a target that does not lie within the logits",
+        # What makes labels and counts them has native forms of its own.
+        "native": None,
     }
     site = Site.of(logits)
     if choose("confusion_from_logits", None, obstacles, site) == "triton":
