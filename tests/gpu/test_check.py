@@ -7,12 +7,13 @@ import torch
 from tests.gpu.crashing import crashing_cases
 
 from segcontext import cli
-from segcontext.errors import KernelError, RecipeError
+from segcontext.errors import RecipeError
 from segcontext.gpu import availability, trust
 from segcontext.gpu.record import Verdict
 from segcontext.gpu.trust import Site, is_trusted
 from segcontext.gpu_check import OPERATIONS, Finding, check_kernels, verdicts
 from segcontext.gpu_check.cases import all_cases
+from segcontext.gpu_check.examining import examine
 
 
 @pytest.fixture
@@ -110,6 +111,8 @@ def test_an_unknown_operation():
         check_kernels("cpu", only=["gated_by_masks"])
 
 
-def test_where_nothing_can_run():
-    with pytest.raises(KernelError, match="cannot run here: no CUDA device"):
-        check_kernels("cpu", cases=crashing_cases)
+def test_where_nothing_can_run_the_process_says_why(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    sent = []
+    examine(SimpleNamespace(send=sent.append), crashing_cases, {}, "cpu", 0, 1)
+    assert sent == ["no CUDA device"]
