@@ -16,6 +16,7 @@ from segcontext.gpu.em_attention import em_attention, em_bases
 from segcontext.gpu.em_output import em_output
 from segcontext.gpu.gating import gate
 from segcontext.gpu.local_attention import local_attention
+from segcontext.gpu_check.case import far
 
 __all__ = ["SMALL", "Sizes", "Work", "em_unit", "gating", "local"]
 
@@ -72,8 +73,7 @@ SMALL = Sizes(1, 6, 10, 32, 16, 4, (48, 80), "cpu", torch.float32)
 
 def apart(found: Tensor, wanted: Tensor, most: float) -> str:
     """How far two results are apart, relatively; an error where it is too far."""
-    found, wanted = found.detach().double(), wanted.detach().double()
-    error = float((found - wanted).norm() / wanted.norm())
+    error = far([found], [wanted])
     if not error <= most:
         raise ArithmeticError(f"Results are {error:.1e} apart, more than {most:.0e}.")
     return f"{error:.1e}"

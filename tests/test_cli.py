@@ -35,6 +35,7 @@ COMMANDS = (
     "doctor",
     "convert",
     "cost",
+    "check-gpu",
     "import-weights",
     "export-weights",
     "demo",

@@ -27,6 +27,7 @@ images and masks, score it, and segment new images.
   segcontext submit runs/first --data FOLDER --out sent        predictions for a test server
   segcontext doctor FOLDER                                     what is wrong with a data set, before training
   segcontext cost --model emanet --size 1024 2048              what a network costs, part by part
+  segcontext check-gpu                                         which of the kernels for a GPU are right and fast on it
 """
 
 

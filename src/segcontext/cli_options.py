@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jsonargparse
 
 from segcontext.cli_costs import cost_options
+from segcontext.cli_gpu import gpu_options
 from segcontext.cli_help import DESCRIPTION, HelpFormatter, subparsers
 from segcontext.cli_weights import export_options, import_options
 from segcontext.recipe import Recipe
@@ -82,6 +83,12 @@ def build_parser(words: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
             "SOURCE | --model NAME | --table PAPER [--size H W] [options]",
             "Count a network's parameters, multiply-adds and memory, per part; or print a paper's table beside ours.",
             cost_options,
+        ),
+        (
+            "check-gpu",
+            "[--device DEVICE] [options]",
+            "Check and time the kernels for a GPU on the one at hand; those that are right and fast run from then on.",
+            gpu_options,
         ),
         (
             "import-weights",

@@ -16,6 +16,7 @@ from segcontext.cost_command import run_cost
 from segcontext.data_commands import run_convert, run_doctor
 from segcontext.devices import usable_device
 from segcontext.errors import DatasetNotFound, OutputExists, RecipeError, memory_advice
+from segcontext.gpu_command import run_check_gpu
 from segcontext.recipe import Recipe
 from segcontext.recipe_file import headline, read_recipe, read_yaml, shipped_recipes
 from segcontext.weight_commands import run_export_weights, run_import_weights
@@ -308,6 +309,7 @@ COMMANDS = {
     "doctor": run_doctor,
     "convert": run_convert,
     "cost": run_cost,
+    "check-gpu": run_check_gpu,
     "import-weights": run_import_weights,
     "export-weights": run_export_weights,
     "demo": run_demo,

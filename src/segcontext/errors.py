@@ -13,6 +13,7 @@ SegContextError(ValueError)
 │   └── CheckpointError        a run or checkpoint is damaged, unsafe, or from another format
 ├── OutputExists               writing would overwrite something of the user's
 ├── OutOfMemory                the memory of the GPU or of the machine does not suffice
+├── KernelError                a fast form, asked for by name, cannot run
 ├── TrainingDiverged           the loss is no longer finite
 └── TrainingInterrupted        the run was asked to stop, finished its step and saved
 ```
@@ -29,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DatasetNotFound",
+    "KernelError",
     "LabelError",
     "OutOfMemory",
     "OutputExists",
@@ -98,6 +100,10 @@ class OutputExists(SegContextError):
 
 class OutOfMemory(SegContextError):
     """The memory of the GPU or of the machine does not suffice."""
+
+
+class KernelError(SegContextError):
+    """A fast form of an operation, which was asked for by name, cannot run."""
 
 
 class TrainingDiverged(SegContextError):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and where those lie that can be made anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "user_cache"]
+
+
+def user_cache(name: str) -> Path:
+    """A folder for what can be made anew, in the user's cache folder: ``XDG_CACHE_HOME``, or ``~/.cache``.
+
+    Args:
+        name: of the folder, below ``segcontext``.
+
+    Returns:
+        Its path; it need not exist.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segcontext" / name
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def launches(monkeypatch):
     return found
 
 
-def compiled(kernel, args, options):
+def compiled(kernel, args, options, capability=CAPABILITY):
     """Registers, spilled bytes and shared memory of a launch, specialised as Triton would."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -74,7 +74,7 @@ def compiled(kernel, args, options):
         if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    built = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=how)
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=how)
     return built.asm["ptx"], built.metadata.shared
 
 
@@ -99,6 +99,21 @@ def check(launches, folder, expected):
         ptx, shared = compiled(kernel, args, dict(options))
         assert spilled(ptx, folder).bytes == 0, kernel.fn.__name__
         assert shared <= SHARED, kernel.fn.__name__
+
+
+@pytest.mark.parametrize(("capability", "shared"), [(80, 163 * 1024), (89, 99 * 1024)])
+def test_what_is_largest_fits_onto_smaller_gpus(launches, monkeypatch, capability, shared):
+    for module in (em_steps, em_output, local_attention):
+        monkeypatch.setattr(module, "shared_memory", lambda device: shared)
+    x, shares, folded = (torch.empty(2, *size, dtype=torch.bfloat16) for size in ((256, 512), (256, 64), (64, 512)))
+    em_steps.summed(x, folded, torch.empty(2, 64), keep=True)
+    em_output.em_output(x, shares, folded, torch.empty(512, 512, dtype=x.dtype), torch.empty(512, dtype=x.dtype))
+    query, value = torch.empty(2, 16, 16, 256, dtype=x.dtype), torch.empty(2, 16, 16, 512, dtype=x.dtype)
+    out, sums = local_attention._attend(query, query, value, 2, 3, 1 / 16)
+    local_attention._slopes(query, query, value, out, sums, value, 2, 3, 1 / 16)
+    for kernel, args, options in launches:
+        _, needed = compiled(kernel, args, dict(options), capability)
+        assert needed <= shared, (kernel.fn.__name__, options)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -159,7 +174,7 @@ def test_largest(launches, tmp_path, classes):
 @pytest.mark.parametrize("classes", [19, 171])
 def test_fusion(launches, tmp_path, classes):
     view = fusion.View(torch.empty(1, classes, 65, 129), (513, 1025), (512, 1024), True)
-    fusion.fuse([view], (1024, 2048))
+    fusion.fuse([view], (1024, 2048), dtype=torch.uint8)
     check(launches, tmp_path, ["fuse"])
 
 

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from segcontext import ops
+from segcontext import metrics, ops
+from segcontext.errors import LabelError
+from segcontext.gpu import trust
+from segcontext.inference import Protocol
+from segcontext.inference.fusing import fused_labels
+from segcontext.inference.views import Answer
+from segcontext.types import Output
 
 
 def relative(found, wanted):
@@ -56,3 +62,93 @@ def test_what_it_cannot_runs_in_the_reference(both, caplog):
 def test_resized_argmax(both):
     found, wanted = both(ops.resized_argmax, torch.randn(1, 5, 9, 7), size=(40, 100), align_corners=True)
     assert torch.equal(found.cpu(), wanted.cpu())
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+@pytest.mark.parametrize("scales", [(0.5, 1.0), (0.75,)])
+def test_the_fusion_of_views(both, caplog, average, scales):
+    views = []
+    for scale in scales:
+        size = (int(20 * scale), int(36 * scale))
+        logits = 3 * torch.randn(1, 5, size[0] // 8 + 1, size[1] // 8 + 1)
+        whole = (size[0] + 3, size[1] + 1)
+        views += [(logits.flip(-1) if flip else logits, whole, size, flip) for flip in (False, True)[: len(scales)]]
+
+    def fuse(*logits, protocol):
+        answers = [Answer(Output(each, view[1], True), *view[2:]) for each, view in zip(logits, views, strict=True)]
+        return fused_labels(answers, (20, 36), protocol)
+
+    found, wanted = both(fuse, *(view[0] for view in views), protocol=Protocol(scales=scales, average=average))
+    assert found.dtype == wanted.dtype == torch.uint8
+    assert torch.equal(found, wanted)
+    assert not caplog.records
+
+
+def test_the_confusion_matrix_of_logits(both, caplog):
+    logits, target = torch.randn(2, 4, 3, 5), torch.randint(0, 4, (2, 17, 29), dtype=torch.uint8)
+    target[:, :3] = 255
+    options = {"size": (24, 33), "align_corners": False}
+    found, wanted = both(metrics.confusion_from_logits, logits, target, **options)
+    assert torch.equal(found, wanted)
+    assert wanted.sum() == (target != 255).sum()
+    assert not caplog.records
+    with ops.use_implementation("triton"), pytest.raises(LabelError, match="holds 4"):
+        metrics.confusion_from_logits(logits, target.clamp_max(4), **options)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "strict"])
+def test_boundary_tallies(both, caplog, protocol):
+    target = torch.randint(0, 3, (2, 3, 4)).repeat_interleave(7, 1).repeat_interleave(6, 2)
+    target[0, :2] = 255
+    options = {"num_classes": 5, "slacks": [1, 3**0.5, 0.1], "protocol": protocol}
+    found, wanted = both(metrics.boundary_tally, target.clamp_max(2).roll(2, 1), target, **options)
+    assert torch.equal(found, wanted)
+    assert not caplog.records
+
+
+def test_boundaries_on_arrays_take_the_reference(caplog):
+    labels = torch.eye(6, dtype=torch.int64).numpy()
+    with ops.use_implementation("triton"):
+        assert metrics.boundary_f_score(labels, labels, 2, [1]).tolist() == [[1, 1]]
+    assert "no maps on a GPU" in caplog.text
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    monkeypatch.setenv("SEGCONTEXT_TRITON", "1")
+    trust.forget()
+    yield
+    trust.forget()
+
+
+def slopes(operation, *tensors, **options):
+    tensors = [each.detach().requires_grad_() for each in tensors]
+    found = operation(*tensors, **options)
+    found = found.reconstruction if isinstance(found, tuple) else found
+    return found.detach(), *torch.autograd.grad(found.square().sum(), tensors)
+
+
+def test_unasked_with_gradients(unasked, device, caplog):
+    for operation, shapes, options in (
+        (ops.local_attention, ((1, 4, 3, 5),) * 3, {"kernel_size": 3, "dilation": 1}),
+        (ops.gated_by_mask, ((1, 4, 5, 7), (1, 4, 2, 2)), {}),
+        (ops.em_attention, ((1, 9, 16), (4, 16)), {"gradient": "all", "iterations": 2}),
+    ):
+        tensors = [torch.randn(shape, device=device) for shape in shapes]
+        found = slopes(operation, *tensors, **options)
+        compiled = slopes(torch.compile(operation, backend="aot_eager", fullgraph=True), *tensors, **options)
+        wanted = slopes(operation, *tensors, **options, implementation="reference")
+        for mine, again, theirs in zip(found, compiled, wanted, strict=True):
+            assert relative(mine, theirs) < 1e-5
+            assert relative(again, theirs) < 1e-5
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_second_derivatives_unasked(unasked, device):
+    x, logits = (torch.randn(1, 2, 3, side, device=device, requires_grad=True) for side in (4, 1))
+    (slope,) = torch.autograd.grad(ops.gated_by_mask(x, logits).square().sum(), x, create_graph=True)
+    (wanted,) = torch.autograd.grad(
+        ops.gated_by_mask(x, logits, implementation="reference").square().sum(), x, create_graph=True
+    )
+    (found,), (wanted,) = (torch.autograd.grad(each.sum(), logits) for each in (slope, wanted))
+    assert relative(found, wanted) < 1e-5

@@ -34,4 +34,4 @@ def test_the_same_labels(device, classes, probabilities, align_corners):
 
 def test_the_operator_is_whole(device):
     tables = _tables(((2, 2, 3, 3, 3, 3, 0),), 2, True, str(torch.empty(0, device=device).device))
-    check_operator(_fuse, (torch.randn(8, device=device), *tables, [1, 2, 3, 3], True, True))
+    check_operator(_fuse, (torch.randn(8, device=device), *tables, [1, 2, 3, 3], True, True, torch.uint8))

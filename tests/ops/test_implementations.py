@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segcontext import ops
-from segcontext.errors import RecipeError
+from segcontext.errors import KernelError, RecipeError
 from segcontext.ops import implementations
 from segcontext.ops.implementations import choose, use_implementation
 
@@ -47,6 +47,15 @@ def test_within_a_block():
         assert choose("op", None, {"native": None}) == "reference"
         assert choose("op", "native", {"native": None}) == "native"
     assert choose("op", None, {"native": None}) == "native"
+
+
+def test_strictly():
+    with use_implementation("triton", strict=True):
+        assert choose("op", None, {"triton": None}) == "triton"
+        with pytest.raises(KernelError, match="op cannot run as triton: no GPU"):
+            choose("op", None, {"triton": "no GPU"})
+        with use_implementation("triton"):
+            assert choose("op", None, {"triton": "no GPU"}) == "reference"
 
 
 def test_an_unknown_form():

@@ -1,5 +1,6 @@
 """Networks compiled for training: the same losses, weights under their own names, and no error without a compiler."""
 
+import copy
 import logging
 import shutil
 
@@ -9,6 +10,7 @@ import torch
 import segcontext
 from segcontext.speed import Compiled
 from segcontext.speed import training as module
+from segcontext.speed.rehearsal import rehearse
 
 
 @pytest.fixture
@@ -75,3 +77,67 @@ def test_a_compiler_that_fails_is_not_asked_again(model, monkeypatch, caplog):
         step(compiled, model, images)
     assert asked == [{"auxiliary": True}]
     assert "the compiler failed (RuntimeError: no such instruction)" in caplog.text
+
+
+class FailingBackward:
+    """A compiler that makes the forward kernels, and fails at those of the backward pass."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, graph, inputs):
+        from torch._dynamo.backends.common import aot_autograd
+
+        return aot_autograd(fw_compiler=lambda forward, _: forward, bw_compiler=self.fail)(graph, inputs)
+
+    def fail(self, backward, inputs):
+        self.asked += 1
+        raise RuntimeError("no registers left")
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    torch._dynamo.reset()
+    backend, compile_ = FailingBackward(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compile_(network, backend=backend, dynamic=False))
+    monkeypatch.setattr(module, "compiler_missing", lambda device: None)
+    yield backend
+    torch._dynamo.reset()
+
+
+def test_a_compiler_that_fails_at_the_backward_pass_costs_nothing(model, failing, caplog):
+    """What comes out is, bit for bit, what comes out uncompiled: statistics, bases, random numbers and gradients."""
+    plain, images = copy.deepcopy(model), torch.rand(2, 3, 33, 41)
+    compiled = Compiled(model)
+    for _ in range(2):
+        loss, gradients = step(plain, plain, images)
+        found, others = step(compiled, model, images)
+        assert found == loss
+        assert others.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            assert torch.equal(others[name], gradient), name
+        segcontext.update_bases(plain)
+        segcontext.update_bases(model)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert failing.asked == 1
+    (said,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+    assert said == "The network trains uncompiled: the compiler failed (RuntimeError: no registers left)."
+
+
+def test_a_rehearsal_leaves_no_trace():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5))
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    network[0].seen = None
+
+    def call(images):
+        network[0].seen = images.sum()
+        return (network(images), "a word", None)
+
+    random = torch.get_rng_state()
+    rehearse(call, network, torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert network[0].seen is None
+    assert all(weight.grad is None for weight in network.parameters())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name]), name

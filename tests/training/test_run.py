@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from rich.console import Console
+from torch._dynamo.backends.common import aot_autograd
 
 import segcontext
 from segcontext import Recipe, load_model
@@ -407,6 +408,19 @@ def test_a_compiled_run_trains_the_same_network(whole, tmp_path, monkeypatch):
     assert tensors(folder).keys() == tensors(whole.folder).keys()
     losses = [[float(row["loss"]) for row in rows(each) if row["loss"]] for each in (folder, whole.folder)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_a_run_whose_compiler_fails_at_the_backward_pass_is_the_uncompiled_one(whole, tmp_path, monkeypatch):
+    def fail(graph, inputs):
+        raise RuntimeError("no registers left")
+
+    compile_, backend = torch.compile, aot_autograd(fw_compiler=lambda graph, _: graph, bw_compiler=fail)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compile_(network, backend=backend, dynamic=False))
+    monkeypatch.setattr("segcontext.speed.training.compiler_missing", lambda device: None)
+    torch._dynamo.reset()
+    folder = train(recipe(compile=True), tmp_path / "run").folder
+    torch._dynamo.reset()
+    assert_same(tensors(folder), tensors(whole.folder))
 
 
 def launch(tmp_path, options, devices, out, *, patch=""):

@@ -23,6 +23,7 @@ from segcontext.data.cache_entry import (
     write_entry,
 )
 from segcontext.data.cache_room import CacheFull, Room
+from segcontext.files import user_cache
 
 __all__ = ["PixelCache", "as_pixels"]
 
@@ -71,8 +72,7 @@ class PixelCache:
         """
         if where == "none":
             return None
-        own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segcontext" / "pixels"
-        return cls(own if where == "auto" else where, int(gigabytes * 1e9))
+        return cls(user_cache("pixels") if where == "auto" else where, int(gigabytes * 1e9))
 
     def read(self, source: Path, meaning: object, decode: Callable[[], Pixels]) -> Pixels:
         """The pixels of a file.

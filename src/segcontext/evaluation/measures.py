@@ -86,7 +86,10 @@ class Measures:
         found: dict[str, Tensor] = {}
         if self.boundary:
             protocol = self.boundary_protocol
-            found["boundary"] = boundary_tally(labels, truth, classes, self.boundary, protocol=protocol)
+            there = truth.to(labels.device)
+            found["boundary"] = boundary_tally(labels, there, classes, self.boundary, protocol=protocol)
+        # The others are counted on the CPU.
+        labels, truth = labels.cpu(), truth.cpu()
         if self.boundary_iou is not None:
             found["boundary_iou"] = boundary_iou_counts(labels, truth, classes, width=self.boundary_iou)
         if self.sizes:

@@ -65,7 +65,7 @@ class Tally:
             return
         assert sample.mask is not None, "it was scored before"
         answers = None if probabilities is None else probabilities[None]
-        found = self.measures.count(labels.cpu()[None], sample.mask[None], answers, self.classes)
+        found = self.measures.count(labels[None], sample.mask[None], answers, self.classes)
         for name, counts in found.items():
             self.totals[name] += counts.to(self.totals[name].device)
 

@@ -31,13 +31,20 @@ class Matches(NamedTuple):
     true_matched: Tensor
 
 
-def boundary_obstacle(prediction: Tensor, num_classes: int) -> str | None:
+#: The largest disk that is looked through offset by offset, in pixels.
+MOST_REACH = 64
+
+
+def boundary_obstacle(prediction: Tensor, num_classes: int, slacks: Sequence[float]) -> str | None:
     """Why `boundary_matches` cannot run on this, in a few words; `None` where it can.
 
     Args:
         prediction: (H, W), int32.
         num_classes: how many classes there are.
+        slacks: radii of the disk, in pixels.
     """
+    if max(slacks) > MOST_REACH:
+        return f"disks of more than {MOST_REACH} pixels"
     if prediction.dtype != torch.int32:
         return "labels that are not int32"
     if prediction.numel() * _words(num_classes) * 32 >= 2**31:
@@ -101,9 +108,9 @@ def _disk(slacks: tuple[float, ...], device: str) -> tuple[Tensor, Tensor]:
     reach = int(slacks[-1])
     around = torch.arange(-reach, reach + 1)
     offsets = torch.cartesian_prod(around, around)
-    squares = offsets.square().sum(1)
-    order = squares.argsort(stable=True)
-    order = order[squares[order].double() <= slacks[-1] ** 2]
-    squares = squares[order].double()
-    ends = [int((squares <= slack**2).sum()) for slack in slacks]
+    # Roots, as elsewhere: the square of √3 is less than 3.
+    distances = offsets.square().sum(1).double().sqrt()
+    order = distances.argsort(stable=True)
+    order = order[distances[order] <= slacks[-1]]
+    ends = [int((distances <= slack).sum()) for slack in slacks]
     return offsets[order].int().contiguous().to(device), torch.tensor(ends, dtype=torch.int32, device=device)

@@ -7,6 +7,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from segcontext.gpu.shared_memory import AMPERE, shared_memory
+
 __all__ = ["em_output"]
 
 
@@ -37,7 +39,7 @@ def em_output(x: Tensor, shares: Tensor, means: Tensor, weight: Tensor, shift: T
         **{"BASES": bases, "CHANNELS": channels, "OUT_CHANNELS": out_channels, "TILE": tile, "CHUNK": chunk},
         **{"WIDE_BASES": max(16, 1 << (bases - 1).bit_length()), "OUT_CHUNK": out_chunk},
         num_warps=8,
-        num_stages=3,
+        num_stages=3 if shared_memory(x.device) >= AMPERE else 2,
     )
     return out
 

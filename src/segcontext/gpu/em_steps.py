@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segcontext.gpu.shared_memory import AMPERE, HOPPER, shared_memory
+
 __all__ = ["assign", "em_mix", "em_sums", "summed"]
 
 #: The most sums of all bases and the most channels that a program of `sums` can hold, and the most bases of the others.
@@ -33,11 +35,12 @@ def summed(x: Tensor, folded: Tensor, offset: Tensor, *, keep: bool = False) -> 
     batch, pixels, channels = x.shape
     bases = folded.shape[1]
     wide_bases, wide = _wide(bases), _wide(channels)
-    if x.dtype == torch.float32 or wide_bases * wide > HELD or wide > MOST_CHANNELS:
-        # Three-part products of float32 and larger sums do not fit into registers.
+    shared = shared_memory(x.device)
+    if x.dtype == torch.float32 or wide_bases * wide > HELD or wide > MOST_CHANNELS or shared < AMPERE:
+        # Three-part products of float32 and larger sums do not fit into registers; small GPUs do not hold the bases.
         z = assign(x, folded, offset)
         return (z.mT @ x).float().unsqueeze(1), z.sum(1, dtype=torch.float32).unsqueeze(1), z if keep else None
-    tile = 64
+    tile = 64 if shared >= HOPPER else 32
     parts = min(-(-pixels // tile), max(1, _processors(x) // batch))
     found = x.new_empty(batch, parts, bases, channels, dtype=torch.float32)
     masses = x.new_empty(batch, parts, bases, dtype=torch.float32)

@@ -41,7 +41,12 @@ def fuse_obstacle(views: Sequence[View]) -> str | None:
 
 
 def fuse(
-    views: Sequence[View], size: tuple[int, int], *, probabilities: bool = True, align_corners: bool = True
+    views: Sequence[View],
+    size: tuple[int, int],
+    *,
+    probabilities: bool = True,
+    align_corners: bool = True,
+    dtype: torch.dtype = torch.int64,
 ) -> Tensor:
     """The likeliest classes by the mean over the views.
 
@@ -53,16 +58,17 @@ def fuse(
         size: the image's, (H, W).
         probabilities: whether the softmax is averaged, or the logits.
         align_corners: of the network's upsampling.
+        dtype: of the labels.
 
     Returns:
-        int64, (B, H, W).
+        (B, H, W).
     """
     wide = [view.logits.float().contiguous() for view in views]
     shapes = tuple((*view.logits.shape[2:], *view.padded, *view.size, int(view.mirrored)) for view in views)
     batch, classes = wide[0].shape[:2]
     sizes, starts, steps = _tables(shapes, batch * classes, align_corners, str(wide[0].device))
     packed = torch.cat([each.flatten() for each in wide])
-    labels: Tensor = _fuse(packed, sizes, starts, steps, [batch, classes, *size], probabilities, align_corners)
+    labels: Tensor = _fuse(packed, sizes, starts, steps, [batch, classes, *size], probabilities, align_corners, dtype)
     return labels
 
 
@@ -75,11 +81,12 @@ def _fuse(
     shape: list[int],
     probabilities: bool,
     align_corners: bool,
+    dtype: torch.dtype,
 ) -> Tensor:
     from segcontext.gpu.kernels import fusion
 
     batch, classes, height, width = shape
-    labels = logits.new_empty(batch, height, width, dtype=torch.int64)
+    labels = logits.new_empty(batch, height, width, dtype=dtype)
     wide = max(16, 1 << (classes - 1).bit_length())
     # More sums and interpolated values of all classes than these do not fit into registers.
     pixels = max(8, 2048 // wide)
@@ -101,8 +108,9 @@ def _(
     shape: list[int],
     probabilities: bool,
     align_corners: bool,
+    dtype: torch.dtype,
 ) -> Tensor:
-    return logits.new_empty(shape[0], *shape[2:], dtype=torch.int64)
+    return logits.new_empty(shape[0], *shape[2:], dtype=dtype)
 
 
 @lru_cache(maxsize=64)

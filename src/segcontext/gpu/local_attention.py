@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segcontext.gpu.availability import obstacle
+from segcontext.gpu.shared_memory import HOPPER, shared_memory
 
 __all__ = ["local_attention", "local_obstacle"]
 
@@ -112,7 +113,7 @@ def _slopes(
             *(near, near_other, *far, out, by, sums, shared, height, width, dilation, scale),
             **{"DEPTH": depth, "CHANNELS": channels, "WHAT": what, "REACH": reach, "CHUNK": chunk, **SQUARE},
             DEPTH_CHUNK=_held(query, depth, 256),
-            OTHER_CHUNK=_held(query, channels, 512),
+            OTHER_CHUNK=_held(query, channels, 512 if shared_memory(query.device) >= HOPPER else 64),
             num_warps=8,
             num_stages=2,
         )

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from segcontext import native
+from segcontext.gpu.fusion import View, fuse, fuse_obstacle
 from segcontext.inference.protocol import Protocol
-from segcontext.inference.views import Answer, activate, resize
+from segcontext.inference.views import Answer, resize
 from segcontext.ops import label_dtype, resized_argmax
 from segcontext.ops.bilinear import places
-from segcontext.ops.implementations import choose
+from segcontext.ops.implementations import Implementation, Site, choose
+from segcontext.ops.launching import launched
 from segcontext.ops.resized_argmax import argmax_in_parts
 
 __all__ = ["fused_labels"]
@@ -50,18 +52,61 @@ def fused_labels(views: Sequence[Answer], size: tuple[int, int], protocol: Proto
     if len(views) == 1 and first.size == size:
         return resized_argmax(features, first.output.size, align_corners=first.output.align_corners, crop=size)
     softmax = len(views) > 1 and protocol.average == "probabilities"
-    if choose("The fusion of views", None, {"native": _obstacle(views, size)}) == "native":
+    obstacles: dict[Implementation, str | None] = {
+        "triton": _triton_obstacle(views),
+        "native": _obstacle(views, size),
+    }
+    site = Site.of(features, follows=False)
+    form = choose("fused_labels", None, obstacles, site)
+    if form == "triton":
+        run, plain = (partial(each, views, size, softmax) for each in (_fuse_on_gpu, _add_up))
+        found = launched("fused_labels", None, site, run, plain)
+        if found is not None:
+            return found
+        form = choose("fused_labels", None, obstacles, site)
+    if form == "native":
         return _fuse(views, size, softmax=softmax)
+    return _add_up(views, size, softmax)
+
+
+def _add_up(views: Sequence[Answer], size: tuple[int, int], softmax: bool) -> Tensor:
+    """The argmax of the views' logits or probabilities, each of which is made at the image's size."""
+    first = views[0]
+    features = first.output.features_logits
     if len(views) == 1:
         labels = argmax_in_parts(features, lambda part: resize(first.logits(part), size), size[0] * size[1])
         return labels.to(label_dtype(features.shape[1]))
     total: Tensor | None = None
     for view in views:
-        answer = activate(resize(view.logits(), size), protocol)
+        answer = resize(view.logits(), size)
+        answer = answer.softmax(1) if softmax else answer
         answer = answer.flip(-1) if view.flipped else answer
         total = answer if total is None else total + answer
     assert total is not None, "there is at least one view"
     return total.argmax(1).to(label_dtype(features.shape[1]))
+
+
+def _triton_obstacle(views: Sequence[Answer]) -> str | None:
+    """Why the GPU's kernel cannot take these views, in a few words; `None` where it can."""
+    if len({view.output.align_corners for view in views}) > 1:
+        return "views of several kinds of upsampling"
+    return fuse_obstacle([_as_view(view) for view in views])
+
+
+def _as_view(answer: Answer) -> View:
+    return View(answer.output.features_logits, answer.output.size, answer.size, answer.flipped)
+
+
+def _fuse_on_gpu(views: Sequence[Answer], size: tuple[int, int], softmax: bool) -> Tensor:
+    """`_add_up`, in the registers of a GPU."""
+    output = views[0].output
+    return fuse(
+        [_as_view(view) for view in views],
+        size,
+        probabilities=softmax,
+        align_corners=output.align_corners,
+        dtype=label_dtype(output.features_logits.shape[1]),
+    )
 
 
 def _obstacle(views: Sequence[Answer], size: tuple[int, int]) -> str | None:

@@ -27,6 +27,7 @@ from segcontext.metrics.calibration import (
     reliability,
 )
 from segcontext.metrics.confusion import ConfusionMatrix, Scores, confusion_matrix, scores
+from segcontext.metrics.confusion_from_logits import confusion_from_logits
 from segcontext.metrics.exact import mean
 from segcontext.metrics.ranks import RankSlice
 from segcontext.metrics.sizes import AREAS, SizeCounts, SizeScores, size_counts, size_scores
@@ -60,6 +61,7 @@ __all__ = [
     "boundary_tally",
     "calibration_counts",
     "confidence",
+    "confusion_from_logits",
     "confusion_matrix",
     "entropy",
     "mean",

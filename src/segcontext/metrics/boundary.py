@@ -12,10 +12,10 @@ import torchmetrics
 from torch import Tensor
 
 from segcontext.errors import RecipeError
-from segcontext.metrics.boundary_matches import BoundaryMatches, boundary_matches
+from segcontext.metrics.boundary_matches import BoundaryMatches, boundary_matches, takes_gpu
 from segcontext.metrics.exact import mean, tally
-from segcontext.metrics.labels import Labels
-from segcontext.metrics.maps import as_maps, present
+from segcontext.metrics.labels import LabelMap, Labels
+from segcontext.metrics.maps import as_device_maps, as_maps, present
 from segcontext.metrics.widths import check_width, slack_in_pixels
 
 __all__ = ["PAPER_SLACKS", "BoundaryFScore", "BoundaryProtocol", "boundary_f_score", "boundary_tally"]
@@ -104,8 +104,14 @@ def boundary_tally(
         or of several added up, is the score.
     """
     _check(slacks, protocol)
-    predicted, truth = as_maps(prediction, target, num_classes, ignore_index)
-    radii = [slack_in_pixels(slack, *truth.shape[-2:]) for slack in slacks]
+    height, width = target.shape[-2:] if target.ndim > 1 else (1, 1)
+    radii = [slack_in_pixels(slack, height, width) for slack in slacks]
+    predicted: LabelMap | Tensor
+    truth: LabelMap | Tensor
+    if takes_gpu(target, num_classes, radii):
+        predicted, truth = as_device_maps(prediction, target, num_classes, ignore_index)
+    else:
+        predicted, truth = as_maps(_on_cpu(prediction), _on_cpu(target), num_classes, ignore_index)
     values = np.empty((len(truth), len(radii), num_classes))
     for index, (ours, theirs) in enumerate(zip(predicted, truth, strict=True)):
         counts = boundary_matches(ours, theirs, num_classes, radii)
@@ -188,6 +194,10 @@ class BoundaryFScore(torchmetrics.Metric):
             score of a slack.
         """
         return mean(self.sums)
+
+
+def _on_cpu(labels: Labels) -> Labels:
+    return labels.cpu() if isinstance(labels, Tensor) else labels
 
 
 def _check(slacks: Sequence[float], protocol: str) -> None:

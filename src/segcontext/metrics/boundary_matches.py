@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.spatial import KDTree
+from torch import Tensor
 
 from segcontext import native
+from segcontext.gpu.boundary import boundary_matches as on_gpu
+from segcontext.gpu.boundary import boundary_obstacle
 from segcontext.metrics.boundary_native import count_matches
-from segcontext.metrics.labels import NOTHING, LabelMap
-from segcontext.ops.implementations import choose
+from segcontext.metrics.labels import NOTHING, LabelMap, Labels
+from segcontext.ops.implementations import Implementation, Site, choose
+from segcontext.ops.launching import launched
 
-__all__ = ["BoundaryMatches", "boundary_matches", "boundary_points"]
+__all__ = ["BoundaryMatches", "boundary_matches", "boundary_points", "takes_gpu"]
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Points: TypeAlias = npt.NDArray[np.int64]
@@ -37,7 +43,7 @@ class BoundaryMatches(NamedTuple):
 
 
 def boundary_matches(
-    prediction: LabelMap, truth: LabelMap, num_classes: int, slacks: Sequence[float]
+    prediction: LabelMap | Tensor, truth: LabelMap | Tensor, num_classes: int, slacks: Sequence[float]
 ) -> BoundaryMatches:
     """Counts boundary pixels and their counterparts for all classes and slacks.
 
@@ -47,7 +53,8 @@ def boundary_matches(
     slack²}.
 
     Args:
-        prediction: predicted classes, int32, (H, W), `NOTHING` where the truth is void.
+        prediction: predicted classes, int32, (H, W), `NOTHING` where the truth is void: an array, or a tensor,
+            which may be on a GPU.
         truth: true classes, int32, (H, W), `NOTHING` for void.
         num_classes: how many classes there are.
         slacks: radii of the disk, in pixels.
@@ -55,9 +62,19 @@ def boundary_matches(
     Returns:
         The counts.
     """
-    if choose("boundary_matches", None, {"native": native.unavailable()}) == "native":
-        return BoundaryMatches(*count_matches(prediction, truth, num_classes, slacks))
-    found, sought = (_by_class(labels, num_classes) for labels in (prediction, truth))
+    form = _form(prediction, num_classes, slacks)
+    if form == "triton":
+        assert isinstance(prediction, Tensor)
+        assert isinstance(truth, Tensor)
+        run = partial(on_gpu, num_classes=num_classes, slacks=slacks)
+        counts = launched("boundary_matches", None, _site(prediction), run, run, prediction, truth)
+        if counts is not None:
+            return BoundaryMatches(*(each.cpu().numpy() for each in counts))
+        form = _form(prediction, num_classes, slacks)
+    ours, theirs = (each.cpu().numpy() if isinstance(each, Tensor) else each for each in (prediction, truth))
+    if form == "native":
+        return BoundaryMatches(*count_matches(ours, theirs, num_classes, slacks))
+    found, sought = (_by_class(labels, num_classes) for labels in (ours, theirs))
     radii = np.asarray(slacks, dtype=np.float64)
     matched = np.zeros((2, len(radii), num_classes), dtype=np.int64)
     for index, (ours, theirs) in enumerate(zip(found, sought, strict=True)):
@@ -66,6 +83,30 @@ def boundary_matches(
             matched[1, :, index] = _within(theirs, ours, radii)
     predicted, true = (np.array([len(points) for points in side], dtype=np.int64) for side in (found, sought))
     return BoundaryMatches(predicted, true, *matched)
+
+
+def takes_gpu(labels: Labels, num_classes: int, slacks: Sequence[float]) -> bool:
+    """Whether boundaries of some labels, once they are maps, are counted on the GPU that they are on.
+
+    Args:
+        labels: predicted or true classes, (H, W) or (B, H, W).
+        num_classes: how many classes there are.
+        slacks: radii of the disk, in pixels.
+    """
+    return _form(labels, num_classes, slacks) == "triton"
+
+
+def _form(labels: Labels, num_classes: int, slacks: Sequence[float]) -> Implementation:
+    triton: str | None = "labels that are no maps on a GPU"
+    if isinstance(labels, Tensor) and labels.ndim > 1:
+        like_a_map = labels.new_empty((1, 1), dtype=torch.int32).expand(labels.shape[-2:])
+        triton = boundary_obstacle(like_a_map, num_classes, slacks)
+    obstacles: dict[Implementation, str | None] = {"triton": triton, "native": native.unavailable()}
+    return choose("boundary_matches", None, obstacles, _site(labels))
+
+
+def _site(labels: Labels) -> Site:
+    return Site(labels.device if isinstance(labels, Tensor) else torch.device("cpu"), torch.int32, False)
 
 
 def boundary_points(labels: LabelMap) -> tuple[npt.NDArray[np.int32], Points]:

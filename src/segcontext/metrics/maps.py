@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from segcontext import native
 from segcontext.metrics.labels import NOTHING, LabelMap, Labels, as_integers, check_map, check_range, check_shapes
 from segcontext.metrics.plain import obstacle, plain_pair
 from segcontext.ops.implementations import choose
 
-__all__ = ["as_maps", "present"]
+__all__ = ["as_device_maps", "as_maps", "present"]
 
 
 def as_maps(prediction: Labels, target: Labels, num_classes: int, ignore_index: int) -> tuple[LabelMap, LabelMap]:
@@ -36,6 +37,21 @@ def as_maps(prediction: Labels, target: Labels, num_classes: int, ignore_index: 
             return maps
     truth = as_integers(target, "The target").cpu()
     predicted = as_integers(prediction, "The prediction").cpu()
+    first, second = (labels.numpy() for labels in as_device_maps(predicted, truth, num_classes, ignore_index))
+    return first, second
+
+
+def as_device_maps(prediction: Labels, target: Labels, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """The same as tensors on the device of the target.
+
+    Args:
+        prediction: as for `as_maps`.
+        target: as there.
+        num_classes: as there.
+        ignore_index: as there.
+    """
+    truth = as_integers(target, "The target")
+    predicted = as_integers(prediction, "The prediction").to(truth.device)
     check_shapes(predicted, truth)
     check_map(truth)
     valid = truth != ignore_index
@@ -43,14 +59,18 @@ def as_maps(prediction: Labels, target: Labels, num_classes: int, ignore_index: 
     check_range(predicted[valid], num_classes, "The prediction", "")
     height, width = truth.shape[-2:]
     first, second = (
-        torch.where(valid, labels, NOTHING).to(torch.int32).reshape(-1, height, width).numpy()
-        for labels in (predicted, truth)
+        torch.where(valid, labels, NOTHING).to(torch.int32).reshape(-1, height, width) for labels in (predicted, truth)
     )
     return first, second
 
 
-def present(labels: LabelMap, num_classes: int) -> npt.NDArray[np.bool_]:
+def present(labels: LabelMap | Tensor, num_classes: int) -> npt.NDArray[np.bool_]:
     """Whether each class has a pixel in a map, (classes,)."""
+    if isinstance(labels, Tensor):
+        found: npt.NDArray[np.bool_] = (
+            (torch.bincount(labels.ravel() + 1, minlength=num_classes + 1)[1:] > 0).cpu().numpy()
+        )
+        return found
     if choose("present", None, {"native": native.unavailable()}) == "native":
         from segcontext.native.maps import count_labels
 
@@ -58,8 +78,7 @@ def present(labels: LabelMap, num_classes: int) -> npt.NDArray[np.bool_]:
         count_labels(labels.ravel(), counts)
     else:
         counts = np.bincount(labels.ravel() + 1, minlength=num_classes + 1)
-    found: npt.NDArray[np.bool_] = counts[1:] > 0
-    return found
+    return np.asarray(counts[1:] > 0)
 
 
 def _natively(

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from segcontext.native import unavailable
 
-__all__ = ["obstacle_to_loops"]
+__all__ = ["is_transformed", "obstacle_to_loops"]
 
 
 def obstacle_to_loops(*tensors: Tensor) -> str | None:
@@ -23,7 +23,7 @@ def obstacle_to_loops(*tensors: Tensor) -> str | None:
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return "an exported program has to run without segcontext"
-    if _is_transformed():
+    if is_transformed():
         return "forward-mode derivatives and torch.func cannot look into compiled loops"
     if any(each.device.type != "cpu" for each in tensors):
         return "compiled loops run on the CPU"
@@ -35,7 +35,8 @@ def obstacle_to_loops(*tensors: Tensor) -> str | None:
     return missing
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
+    """Whether forward-mode derivatives or a transformation of `torch.func` are under way."""
     # The compiler traces through them, and then there is nothing left of them.
     if torch.compiler.is_compiling():
         return False

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.ops.em_folded import Projection
-from segcontext.ops.em_pixels import em_form, pixels_in_form
+from segcontext.ops.em_pixels import em_form, em_site, pixels_in_form
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
 from segcontext.ops.em_triton import em_by_triton
 from segcontext.ops.implementations import Implementation
+from segcontext.ops.launching import launched
 from segcontext.ops.precision import widen
 
 __all__ = [
@@ -145,16 +148,25 @@ def em_attention(
             f"but they are {tuple(residual.x.shape)} and {tuple(residual.weight.shape)}"
         )
     follows = gradient != "none"
-    form = em_form(
+    site = em_site(x, bases, projection, residual, follows=follows)
+    choice = partial(
+        em_form,
         *(x, bases, projection, residual),
         kernel=kernel,
-        follows=follows,
+        site=site,
         keep_history=keep_history,
         implementation=implementation,
     )
+    form = choice()
     if form == "triton":
-        steps = {"iterations": iterations, "lam": lam, "norm": norm, "eps": eps, "without_mass": without_mass}
-        return EMAttention(*em_by_triton(x, bases, projection, residual, gradient=gradient, **steps))
+        steps: dict[str, Any] = {"iterations": iterations, "lam": lam, "norm": norm, "gradient": gradient}
+        steps |= {"eps": eps, "without_mass": without_mass}
+        run, plain = (partial(_on, each, **steps) for each in (em_by_triton, _by_equations))
+        given = (x, bases, weight, bias, *(residual or ()))
+        results = launched("em_attention", implementation, site, run, plain, *given)
+        if results is not None:
+            return EMAttention(*results)
+        form = choice()
     pixels = pixels_in_form(form, x, projection)
     if not follows:
         pixels = pixels.constant()
@@ -186,6 +198,28 @@ def em_attention(
         else:
             reconstruction = pixels.add_to(residual, responsibilities, means)
     return EMAttention(reconstruction, responsibilities, means, mass, torch.stack(history) if keep_history else None)
+
+
+def _on(
+    function: Callable[..., tuple[Tensor, ...]],
+    x: Tensor,
+    bases: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *residual: Tensor,
+    **options: Any,
+) -> tuple[Tensor, ...]:
+    """A function of EM attention, of tensors alone."""
+    projection = None if weight is None else (weight, bias)
+    return function(x, bases, projection, Residual(*residual) if residual else None, **options)
+
+
+def _by_equations(
+    x: Tensor, bases: Tensor, projection: Projection | None, residual: Residual | None, **options: Any
+) -> tuple[Tensor, ...]:
+    """The reference's reconstruction, responsibilities, bases and mass."""
+    found = em_attention(x, bases, projection=projection, residual=residual, implementation="reference", **options)
+    return found[:4]
 
 
 def _maximize(sums: Tensor, mass: Tensor, norm: BasesNorm, eps: float) -> Tensor:

@@ -14,10 +14,10 @@ from segcontext.ops.em_native import NativePixels, native_obstacle
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
 from segcontext.ops.em_triton import triton_obstacle
-from segcontext.ops.implementations import Implementation, choose
+from segcontext.ops.implementations import Implementation, Site, choose
 from segcontext.ops.precision import linear_dtype, widen
 
-__all__ = ["PlainPixels", "em_form", "pixels_in_form"]
+__all__ = ["PlainPixels", "em_form", "em_site", "pixels_in_form"]
 
 
 def em_form(
@@ -27,7 +27,7 @@ def em_form(
     residual: Residual | None,
     *,
     kernel: EMKernel,
-    follows: bool,
+    site: Site,
     keep_history: bool,
     implementation: Implementation | None,
 ) -> Implementation:
@@ -39,22 +39,39 @@ def em_form(
         projection: of the pixels, see `segcontext.ops.em_attention`.
         residual: likewise.
         kernel: 𝒦 of the E step.
-        follows: whether autograd is to follow the iterations.
+        site: what `em_site` says.
         keep_history: whether the responsibilities of every iteration are asked for.
         implementation: which form is asked for.
     """
     weight, bias = (None, None) if projection is None else projection
     dtype = x.dtype if projection is None else linear_dtype(x)
     given = (x, bases, weight, bias, *(residual or ()))
-    # What the reconstruction is added to is followed in any case.
-    learning = given if follows else residual or ()
-    followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
+    followed = site.gradients
     rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
     native = native_obstacle(dtype, *given, kernel=kernel, followed=followed)
     triton = triton_obstacle(x, bases, projection, residual, kernel=kernel, keep_history=keep_history)
     if is_counted():
         rearranged = native = triton = "the operations of the equations are counted"
-    return choose("em_attention", implementation, {"triton": triton, "native": native, "rearranged": rearranged})
+    obstacles: dict[Implementation, str | None] = {"triton": triton, "native": native, "rearranged": rearranged}
+    return choose("em_attention", implementation, obstacles, site)
+
+
+def em_site(
+    x: Tensor, bases: Tensor, projection: Projection | None, residual: Residual | None, *, follows: bool
+) -> Site:
+    """Where EM attention runs, on which dtype, and whether autograd follows.
+
+    Args:
+        x: (B, N, D).
+        bases: (K, C) or (B, K, C).
+        projection: of the pixels.
+        residual: what the reconstruction is added to.
+        follows: whether autograd is to follow the iterations.
+    """
+    # What the reconstruction is added to is followed in any case.
+    learning = (x, bases, *(projection or ()), *(residual or ())) if follows else residual or ()
+    followed = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in learning)
+    return Site(x.device, x.dtype if projection is None else linear_dtype(x), followed)
 
 
 def pixels_in_form(form: Implementation, x: Tensor, projection: Projection | None) -> PlainPixels | FoldedPixels:

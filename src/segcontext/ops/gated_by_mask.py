@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from segcontext.gpu.gating import gate, gate_obstacle
 from segcontext.ops import gated_by_mask_native
 from segcontext.ops.announced import Computed, announces
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
-from segcontext.ops.implementations import Implementation, choose
+from segcontext.ops.implementations import Implementation, Site, choose
+from segcontext.ops.launching import launched
 
 __all__ = ["gated_by_mask"]
 
@@ -73,9 +76,15 @@ def gated_by_mask(
         "triton": gate_obstacle(features, logits),
         "native": gated_by_mask_native.obstacle(features, logits),
     }
-    form = choose("gated_by_mask", implementation, obstacles)
+    site = Site.of(features, logits)
+    form = choose("gated_by_mask", implementation, obstacles, site)
     if form == "triton":
-        return gate(features, logits, plain=times, align_corners=align_corners)
+        run = partial(gate, plain=times, align_corners=align_corners)
+        plain = partial(gated_by_mask_reference, times=times, align_corners=align_corners)
+        found = launched("gated_by_mask", implementation, site, run, plain, features, logits)
+        if found is not None:
+            return found
+        form = choose("gated_by_mask", implementation, obstacles, site)
     if form == "native":
         return gated_by_mask_native.gate(features, logits, times, align_corners)
     return gated_by_mask_reference(features, logits, times, align_corners)

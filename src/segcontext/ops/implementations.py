@@ -10,33 +10,35 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from segcontext.errors import RecipeError, nearest
+from segcontext.errors import KernelError, RecipeError, nearest
+from segcontext.gpu.trust import Site, is_trusted
+from segcontext.ops.compiled_loops import is_transformed
 
-__all__ = ["Implementation", "choose", "use_implementation"]
+__all__ = ["Implementation", "Site", "asked_for", "choose", "use_implementation"]
 
 #: ``"reference"`` is plain PyTorch, written as the equations are; ``"rearranged"`` is PyTorch's operators too, in an
 #: order that costs less; ``"native"`` runs loops compiled by numba on the CPU; ``"triton"`` runs Triton's on a GPU;
-#: ``"auto"`` takes the fastest that can, of those in `AUTOMATIC`.
+#: ``"auto"`` takes the fastest that can; Triton's where they were checked on the GPU, see `segcontext.gpu.trust`.
 Implementation: TypeAlias = Literal["auto", "reference", "rearranged", "native", "triton"]
-
-#: The forms that run unasked. Triton's kernels are not among them until `benchmarks/gpu_ops.py` has been run on a GPU.
-AUTOMATIC = ("rearranged", "native")
 
 _logger = logging.getLogger(__name__)
 _ASKED: ContextVar[Implementation] = ContextVar("implementation", default="auto")
+_STRICTLY: ContextVar[bool] = ContextVar("strictly", default=False)
 _TOLD: set[tuple[str, str, str]] = set()
 
 
 @contextmanager
-def use_implementation(implementation: Implementation) -> Iterator[None]:
+def use_implementation(implementation: Implementation, *, strict: bool = False) -> Iterator[None]:
     """Has every operation within the ``with`` block, in this thread, run in one form where it has that form.
 
     Args:
         implementation: ``"auto"``, ``"reference"``, ``"rearranged"``, ``"native"`` or ``"triton"``; an operation that
             is handed one itself does not look here, nor do programs while PyTorch compiles or exports them.
+        strict: whether an operation that cannot run so is an error; else the reference runs, which is logged once.
 
     Raises:
         RecipeError: there is no such form.
+        KernelError: strictly, from an operation that cannot run so.
 
     Example:
         >>> from segcontext import ops
@@ -47,15 +49,19 @@ def use_implementation(implementation: Implementation) -> Iterator[None]:
         True
     """
     _check(implementation)
-    before = _ASKED.set(implementation)
+    before, strictly = _ASKED.set(implementation), _STRICTLY.set(strict)
     try:
         yield
     finally:
         _ASKED.reset(before)
+        _STRICTLY.reset(strictly)
 
 
 def choose(
-    operation: str, asked: Implementation | None, obstacles: Mapping[Implementation, str | None]
+    operation: str,
+    asked: Implementation | None,
+    obstacles: Mapping[Implementation, str | None],
+    site: Site | None = None,
 ) -> Implementation:
     """The form of an operation that runs now.
 
@@ -64,6 +70,7 @@ def choose(
         asked: what the caller wants; `None` is what `use_implementation` says.
         obstacles: the fast forms, the fastest first, each with the reason why it cannot run on these tensors now, in a
             few words, or `None` where it can.
+        site: where kernels would run, for operations that have some.
 
     Returns:
         The form asked for, or the first that can; the reference where none can. Where the form asked for cannot, that
@@ -72,17 +79,36 @@ def choose(
     Raises:
         RecipeError: there is no such form.
     """
-    # The compiler cannot read a context variable; within it the choice is automatic.
-    if asked is None:
-        asked = "auto" if torch.compiler.is_compiling() else _ASKED.get()
+    asked = asked_for(asked)
     _check(asked)
     if asked == "auto":
-        able = (form for form, obstacle in obstacles.items() if obstacle is None and form in AUTOMATIC)
-        return next(able, "reference")
+        for form, obstacle in obstacles.items():
+            if obstacle is None and (form != "triton" or _is_taken(operation, site)):
+                return form
+        return "reference"
     if asked == "reference" or obstacles.get(asked, "") is None:
         return asked
-    _tell(operation, asked, obstacles.get(asked) or "there is no such form of it")
+    reason = obstacles.get(asked) or "there is no such form of it"
+    if not torch.compiler.is_compiling() and _STRICTLY.get():
+        raise KernelError(f"{operation} cannot run as {asked}: {reason}.")
+    _tell(operation, asked, reason)
     return "reference"
+
+
+def asked_for(asked: Implementation | None) -> Implementation:
+    """What is asked for: by the caller, or by `use_implementation`.
+
+    Args:
+        asked: what the caller wants; `None` where it leaves that to others.
+    """
+    # The compiler cannot read a context variable; within it the choice is automatic.
+    if asked is None:
+        return "auto" if torch.compiler.is_compiling() else _ASKED.get()
+    return asked
+
+
+def _is_taken(operation: str, site: Site | None) -> bool:
+    return site is not None and is_trusted(operation, site) and not is_transformed()
 
 
 def _check(implementation: str) -> None:

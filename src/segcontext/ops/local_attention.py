@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from segcontext.gpu.local_attention import local_attention as by_triton
 from segcontext.gpu.local_attention import local_obstacle
 from segcontext.ops import local_attention_native
 from segcontext.ops.announced import Computed, announces
-from segcontext.ops.implementations import Implementation, choose
+from segcontext.ops.implementations import Implementation, Site, choose
+from segcontext.ops.launching import launched
 from segcontext.ops.local_attention_reference import local_attention_reference
 
 __all__ = ["local_attention"]
@@ -94,9 +97,17 @@ def local_attention(
         "triton": local_obstacle(query, key, value),
         "native": local_attention_native.obstacle(query, key, value),
     }
-    form = choose("local_attention", implementation, obstacles)
+    site = Site.of(query, key, value)
+    form = choose("local_attention", implementation, obstacles, site)
     if form == "triton":
-        return by_triton(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)
+        run, plain = (
+            partial(each, kernel_size=kernel_size, dilation=dilation, scale=scale)
+            for each in (by_triton, local_attention_reference)
+        )
+        found = launched("local_attention", implementation, site, run, plain, query, key, value)
+        if found is not None:
+            return found
+        form = choose("local_attention", implementation, obstacles, site)
     if form == "native":
         return local_attention_native.attend(query, key, value, kernel_size, dilation, scale)
     return local_attention_reference(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)

@@ -17,7 +17,8 @@ from segcontext.errors import ShapeError
 from segcontext.gpu.largest import resized_argmax as by_triton
 from segcontext.gpu.largest import resized_argmax_obstacle
 from segcontext.ops.bilinear import Places, places
-from segcontext.ops.implementations import Implementation, choose
+from segcontext.ops.implementations import Implementation, Site, choose
+from segcontext.ops.launching import launched
 
 __all__ = ["argmax_in_parts", "label_dtype", "resized_argmax"]
 
@@ -78,10 +79,16 @@ def resized_argmax(
         "triton": resized_argmax_obstacle(logits),
         "native": _obstacle(logits, size),
     }
-    form = choose("resized_argmax", implementation, obstacles)
+    site = Site.of(logits)
+    form = choose("resized_argmax", implementation, obstacles, site)
     if form == "triton":
-        dtype = label_dtype(logits.shape[1])
-        return by_triton(logits, size, align_corners=align_corners, crop=crop, dtype=dtype)
+        labels = label_dtype(logits.shape[1])
+        run = partial(by_triton, size=size, align_corners=align_corners, crop=crop, dtype=labels)
+        plain = partial(resized_argmax, size=size, align_corners=align_corners, crop=crop, implementation="reference")
+        found = launched("resized_argmax", implementation, site, run, plain, logits)
+        if found is not None:
+            return found
+        form = choose("resized_argmax", implementation, obstacles, site)
     if form == "native":
         largest = _largest(logits)
         # Infinities and what is no number spread over all pixels nearby, other than values in between.

@@ -1,0 +1,67 @@
+"""A training pass that leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["rehearse"]
+
+
+def rehearse(call: Callable[..., object], network: nn.Module, images: Tensor, **options: bool) -> None:
+    """Runs a network forward and backward, and puts everything back that this changed.
+
+    Those are the buffers (statistics of batch norms, EM bases), what modules keep in attributes of theirs, and the
+    random numbers. Gradients of the weights are computed and thrown away; `Tensor.grad` stays as it is.
+
+    Args:
+        call: the network, or a compiled form of it.
+        network: whose state is kept.
+        images: what it is called with.
+        options: likewise.
+    """
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _unchanged(network):
+        answers = [each for each in _tensors(call(images, **options)) if each.requires_grad]
+        learning = [weight for weight in network.parameters() if weight.requires_grad]
+        if answers and learning:
+            slopes = [torch.zeros_like(each) for each in answers]
+            torch.autograd.grad(answers, learning, slopes, allow_unused=True)
+
+
+@contextmanager
+def _unchanged(network: nn.Module) -> Iterator[None]:
+    """Puts buffers and tensors in attributes back."""
+    modules = list(network.modules())
+    # Such attributes are replaced, never written into.
+    kept = [
+        (module, {name: value for name, value in vars(module).items() if value is None or isinstance(value, Tensor)})
+        for module in modules
+    ]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in modules
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes in kept:
+            vars(module).update(attributes)
+        with torch.no_grad():
+            for module, name, buffer, value in buffers:
+                buffer.copy_(value)
+                module._buffers[name] = buffer
+
+
+def _tensors(answer: Any) -> Iterator[Tensor]:
+    if isinstance(answer, Tensor):
+        yield answer
+    elif isinstance(answer, tuple):
+        for each in answer:
+            yield from _tensors(each)
