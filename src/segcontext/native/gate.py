@@ -13,7 +13,7 @@ from segcontext.native.exponential import exp
 from segcontext.native.jit import inlined, jit
 from segcontext.native.pixel_rows import move_rows
 
-__all__ = ["gate_pixels", "gate_planes", "mask_of", "stretch", "turn_back_pixels", "turn_back_planes"]
+__all__ = ["gate_pixels", "gate_planes", "mask_of", "shrink", "stretch", "turn_back_pixels", "turn_back_planes"]
 
 
 @inlined
@@ -113,8 +113,8 @@ def turn_back_planes(
             place, share = down[0][line], down[1][line]
             if place != seen:
                 if seen >= 0:
-                    _shrink(sums, across, of_small[plane, seen])
-                    _shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
+                    shrink(sums, across, of_small[plane, seen])
+                    shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
                 stretch(small[plane, place], across, above)
                 stretch(small[plane, min(place + 1, small.shape[1] - 1)], across, below)
                 sums[:] = 0
@@ -129,12 +129,12 @@ def turn_back_planes(
                 next_sums[column] += change * share
                 slope[column] *= mask + times
             _give(slope, (out[0][plane] + line * out[1], out[2]), width)
-        _shrink(sums, across, of_small[plane, seen])
-        _shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
+        shrink(sums, across, of_small[plane, seen])
+        shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
 
 
 @jit
-def _shrink(row: Any, across: Any, small: Any) -> None:
+def shrink(row: Any, across: Any, small: Any) -> None:
     """Adds to a small row what its columns gave to a large one."""
     places, shares = across
     for column in range(row.size):
