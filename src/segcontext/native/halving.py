@@ -15,6 +15,10 @@ from segcontext.native.pixel_rows import move_rows
 
 __all__ = ["halve", "halve_planes", "kernel_sums", "turn_back", "turn_back_planes"]
 
+#: Unsigned, or numba would look at each index whether it counts from the end, and no loop over every second column
+#: would be made into vectors.
+ONE, TWO = np.uint64(1), np.uint64(2)
+
 
 @jit
 def halve(source: Any, kernel: Any, shift: Any, least: Any, out: Any, rows: int, columns: int) -> None:
@@ -29,15 +33,28 @@ def halve(source: Any, kernel: Any, shift: Any, least: Any, out: Any, rows: int,
         rows: of the result.
         columns: of the result.
     """
+    halves = np.empty((3, 2, columns + 1), np.float32)
+    _part(source[0], halves[0])
     for row in range(rows):
-        above, middle, below = source[2 * row], source[2 * row + 1], source[2 * row + 2]
-        into = out[1 + row]
+        for following in (2 * row + 1, 2 * row + 2):
+            _part(source[following], halves[following % 3])
+        above, middle, below = halves[2 * row % 3], halves[(2 * row + 1) % 3], halves[(2 * row + 2) % 3]
+        into = out[1 + row, 1:]
         for column in range(columns):
-            at = 2 * column
-            found = shift + kernel[0] * above[at] + kernel[1] * above[at + 1] + kernel[2] * above[at + 2]
-            found += kernel[3] * middle[at] + kernel[4] * middle[at + 1] + kernel[5] * middle[at + 2]
-            found += kernel[6] * below[at] + kernel[7] * below[at + 1] + kernel[8] * below[at + 2]
-            into[1 + column] = least if found < least else found
+            found = shift + kernel[0] * above[0, column] + kernel[1] * above[1, column]
+            found += kernel[2] * above[0, column + 1] + kernel[3] * middle[0, column] + kernel[4] * middle[1, column]
+            found += kernel[5] * middle[0, column + 1] + kernel[6] * below[0, column] + kernel[7] * below[1, column]
+            found += kernel[8] * below[0, column + 1]
+            into[column] = least if found < least else found
+
+
+@jit
+def _part(row: Any, halves: Any) -> None:
+    """Parts the columns of a row into even and odd ones: the loops over these are made into vectors."""
+    evens, odds = halves[0], halves[1]
+    for column in range(np.uint64(evens.size)):
+        evens[column] = row[TWO * column]
+        odds[column] = row[TWO * column + ONE]
 
 
 @jit
@@ -53,14 +70,16 @@ def turn_back(slope: Any, kernel: Any, out: Any, rows: int, columns: int) -> Non
     """
     for row in range(rows + 1):
         upper, lower, even, odd = slope[row], slope[1 + row], out[2 * row], out[2 * row + 1]
-        for column in range(columns + 1):
-            at = 2 * column
-            left, right, lower_left, lower_right = upper[column], upper[column + 1], lower[column], lower[column + 1]
-            corner = kernel[0] * lower_right + kernel[2] * lower_left
-            even[at] += corner + (kernel[6] * right + kernel[8] * left)
-            even[at + 1] += kernel[1] * lower_right + kernel[7] * right
+        for column in range(np.uint64(columns + 1)):
+            at = TWO * column
+            left, right, lower_left, lower_right = upper[column], upper[column + ONE], lower[column], lower[column + ONE]
+            even[at] += kernel[0] * lower_right + kernel[2] * lower_left + (kernel[6] * right + kernel[8] * left)
+            even[at + ONE] += kernel[1] * lower_right + kernel[7] * right
+        for column in range(np.uint64(columns + 1)):
+            at = TWO * column
+            lower_left, lower_right = lower[column], lower[column + ONE]
             odd[at] += kernel[3] * lower_right + kernel[5] * lower_left
-            odd[at + 1] += kernel[4] * lower_right
+            odd[at + ONE] += kernel[4] * lower_right
 
 
 @jit
@@ -74,21 +93,25 @@ def kernel_sums(source: Any, slope: Any, sums: Any, rows: int, columns: int) -> 
         rows: of the result.
         columns: of the result.
     """
+    halves = np.empty((3, 2, columns + 1), np.float32)
+    _part(source[0], halves[0])
     for row in range(rows):
-        above, middle, below = source[2 * row], source[2 * row + 1], source[2 * row + 2]
-        own = slope[1 + row]
+        for following in (2 * row + 1, 2 * row + 2):
+            _part(source[following], halves[following % 3])
+        above, middle, below = halves[2 * row % 3], halves[(2 * row + 1) % 3], halves[(2 * row + 2) % 3]
+        own = slope[1 + row, 1:]
         a = b = c = d = e = f = g = h = i = total = np.float32(0)
         for column in range(columns):
-            at, value = 2 * column, own[1 + column]
-            a += value * above[at]
-            b += value * above[at + 1]
-            c += value * above[at + 2]
-            d += value * middle[at]
-            e += value * middle[at + 1]
-            f += value * middle[at + 2]
-            g += value * below[at]
-            h += value * below[at + 1]
-            i += value * below[at + 2]
+            value = own[column]
+            a += value * above[0, column]
+            b += value * above[1, column]
+            c += value * above[0, column + 1]
+            d += value * middle[0, column]
+            e += value * middle[1, column]
+            f += value * middle[0, column + 1]
+            g += value * below[0, column]
+            h += value * below[1, column]
+            i += value * below[0, column + 1]
             total += value
         for place, found in enumerate((a, b, c, d, e, f, g, h, i, total)):
             sums[place] += found
