@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from segcontext.native.gate import mask_of, shrink, stretch
+from segcontext.native.gate import done, mask_of, row_at, row_for, shrink, stretch
 from segcontext.native.halving import halve, kernel_sums, turn_back
 from segcontext.native.jit import jit
 from segcontext.native.pixel_rows import move_rows
@@ -47,7 +47,11 @@ def distribute(
     starts = _starts(sizes)
     store = np.zeros(starts[-1], np.float32)
     plane, last = _framed(store, starts, sizes, 0), _framed(store, starts, sizes, layers)
-    above, below = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    above, below, result = (
+        np.empty(columns, np.float32),
+        np.empty(columns, np.float32),
+        np.empty(columns, np.float32),
+    )
     near = (plane[1, 1:].ctypes.data, 4 * plane.shape[1], 0, 4, (0, 0, 0, 0))
     for number in range(span[0], span[1]):
         channel = number % channels
@@ -60,11 +64,12 @@ def distribute(
                 stretch(last[1 + place, 1 : 1 + wide], across, above)
                 stretch(last[1 + min(place + 1, high - 1), 1 : 1 + wide], across, below)
                 seen = place
-            row = plane[1 + line, 1 : 1 + columns]
+            place_out = (out[0][number] + line * out[1], out[2])
+            row, into = plane[1 + line, 1 : 1 + columns], row_for(place_out, width, result)
             for column in range(columns):
                 logit = above[column] * (np.float32(1) - share) + below[column] * share
-                row[column] *= mask_of(logit) + times
-        move_rows(near, (out[0][number], out[1], 0, out[2], width), rows, 1, columns)
+                into[column] = row[column] * (mask_of(logit) + times)
+            done(into, place_out, width)
 
 
 @jit
@@ -107,12 +112,12 @@ def turn_back_distributed(
     slopes, of_last = _framed(changes, starts, sizes, 0), _framed(changes, starts, sizes, layers)
     above, below = np.empty(columns, np.float32), np.empty(columns, np.float32)
     upper, lower = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    change, copied = np.empty(columns, np.float32), np.empty(columns, np.float32)
     near = (plane[1, 1:].ctypes.data, 4 * plane.shape[1], 0, 4, (0, 0, 0, 0))
     near_slopes = (slopes[1, 1:].ctypes.data, 4 * plane.shape[1], 0, 4, (0, 0, 0, 0))
     for number in range(span[0], span[1]):
         channel = number % channels
         move_rows((features[0][number], features[1], 0, features[2], width), near, rows, 1, columns)
-        move_rows((gradient[0][number], gradient[1], 0, gradient[2], width), near_slopes, rows, 1, columns)
         _halve_all(store, starts, sizes, kernels[channel], shifts[channel])
         changes[starts[1] :] = 0
         seen = -1
@@ -127,13 +132,15 @@ def turn_back_distributed(
                 upper[:] = 0
                 lower[:] = 0
                 seen = place
-            row, slope = plane[1 + line, 1 : 1 + columns], slopes[1 + line, 1 : 1 + columns]
+            row, into = plane[1 + line, 1 : 1 + columns], slopes[1 + line, 1 : 1 + columns]
+            slope = row_at((gradient[0][number] + line * gradient[1], gradient[2]), width, copied)
             for column in range(columns):
                 mask = mask_of(above[column] * (np.float32(1) - share) + below[column] * share)
-                change = row[column] * slope[column] * mask * (np.float32(1) - mask)
-                upper[column] += change * (np.float32(1) - share)
-                lower[column] += change * share
-                slope[column] *= mask + times
+                change[column] = row[column] * slope[column] * mask * (np.float32(1) - mask)
+                into[column] = slope[column] * (mask + times)
+            for column in range(columns):
+                upper[column] += change[column] * (np.float32(1) - share)
+                lower[column] += change[column] * share
         shrink(upper, across, of_last[1 + seen, 1 : 1 + wide])
         shrink(lower, across, of_last[1 + min(seen + 1, high - 1), 1 : 1 + wide])
         for layer in range(layers, 0, -1):

@@ -72,7 +72,12 @@ def turn_back(slope: Any, kernel: Any, out: Any, rows: int, columns: int) -> Non
         upper, lower, even, odd = slope[row], slope[1 + row], out[2 * row], out[2 * row + 1]
         for column in range(np.uint64(columns + 1)):
             at = TWO * column
-            left, right, lower_left, lower_right = upper[column], upper[column + ONE], lower[column], lower[column + ONE]
+            left, right, lower_left, lower_right = (
+                upper[column],
+                upper[column + ONE],
+                lower[column],
+                lower[column + ONE],
+            )
             even[at] += kernel[0] * lower_right + kernel[2] * lower_left + (kernel[6] * right + kernel[8] * left)
             even[at + ONE] += kernel[1] * lower_right + kernel[7] * right
         for column in range(np.uint64(columns + 1)):
