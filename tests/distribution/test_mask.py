@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from segcontext import native
 from segcontext.costs import OperationCounter
+from segcontext.distribution import mask
 from segcontext.distribution.mask import MaskDistribution
 from segcontext.errors import RecipeError
 from segcontext.ops.implementations import use_implementation
@@ -230,6 +231,7 @@ def test_learns_as_pytorchs_layers_do(size, padding, layout, training, monkeypat
         parameter.data = parameter.data.float().double()
     made, x = copy.deepcopy(exact).float(), maps(size, batch=3)[0].float()
     x = x.contiguous(memory_format=LAYOUTS[layout])
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
     wanted = learned(exact, x.double())
     with monkeypatch.context() as patch:
         patch.setattr(nn.Conv2d, "forward", lambda *given: pytest.fail("a layer of PyTorch's ran"))
@@ -241,7 +243,8 @@ def test_learns_as_pytorchs_layers_do(size, padding, layout, training, monkeypat
 @pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", ["forward", "backward", "shrink"])
-def test_hooks_are_called_while_it_learns(training, kind):
+def test_hooks_are_called_while_it_learns(training, kind, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
     made, (x, local) = module().float().train(training), [each.float().requires_grad_() for each in maps((16, 20))]
     seen = []
     if kind == "forward":
@@ -257,7 +260,8 @@ def test_hooks_are_called_while_it_learns(training, kind):
 @pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_autocast_rounds_where_it_did(training, layout):
+def test_autocast_rounds_where_it_did(training, layout, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
     made, x = module().float().train(training), maps((17, 20))[0].float().contiguous(memory_format=LAYOUTS[layout])
     plain = copy.deepcopy(made)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -271,7 +275,8 @@ def test_autocast_rounds_where_it_did(training, layout):
 
 @pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
 @pytest.mark.parametrize("training", [False, True])
-def test_gradients_of_gradients_are_pytorchs(training):
+def test_gradients_of_gradients_are_pytorchs(training, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
     made, found = module().float().train(training), []
     for implementation in ("native", "reference"):
         x = maps((9, 12))[0].float().requires_grad_()
@@ -291,3 +296,15 @@ def test_the_features_alone_can_learn():
     wanted = x.detach().double().requires_grad_()
     made.double()(wanted, wanted).features.sum().backward()
     torch.testing.assert_close(x.grad.double(), wanted.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("faster", [(True, False, False), (False, True, True), (False, False, False)])
+def test_layers_run_in_loops_or_not_one_by_one(layout, faster, monkeypatch):
+    made, x = module(padding=1).float().train(), maps((20, 24))[0].float().contiguous(memory_format=LAYOUTS[layout])
+    plain, answers = copy.deepcopy(made), list(faster)
+    monkeypatch.setattr(mask, "is_faster", lambda features: answers.pop(0))
+    found = learned(made, x)
+    monkeypatch.setattr(mask, "is_faster", lambda features: False)
+    for left, right in zip(found, learned(plain, x), strict=True):
+        assert (left - right).norm() <= 1e-4 * right.norm() + 1e-6

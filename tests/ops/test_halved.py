@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from segcontext import native
-from segcontext.ops.halved import halved, halved_beside, obstacle_to_halved
+from segcontext.ops.halved import halved, halved_beside, is_faster, obstacle_to_halved
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
 
@@ -151,3 +151,13 @@ def test_what_stands_in_its_way():
     assert obstacle_to_halved(x.to("meta")) is not None
     with Watch():
         assert obstacle_to_halved(x) == "somebody looks at the single steps"
+
+
+def test_small_maps_are_pytorchs_unless_bfloat16_learns():
+    x = torch.empty(1, 512, 8, 8)
+    assert not is_faster(x)
+    assert is_faster(x.bfloat16())
+    assert is_faster(torch.empty(1, 512, 128, 128))
+    with torch.no_grad():
+        assert not is_faster(x.bfloat16())
+        assert not is_faster(torch.empty(1, 512, 128, 128).contiguous(memory_format=torch.channels_last))

@@ -14,7 +14,7 @@ from segcontext.errors import RecipeError
 from segcontext.layers import ConvNormAct, StridedConv2d, pixels_at_stride, resize
 from segcontext.ops.folded_norm import folded_norm, has_fixed_norm
 from segcontext.ops.gated_by_mask import gated_by_mask
-from segcontext.ops.halved import halved, halved_beside, obstacle_to_halved
+from segcontext.ops.halved import halved, halved_beside, is_faster, obstacle_to_halved
 from segcontext.ops.halved_gate import halved_gate, obstacle_to_halved_gate
 from segcontext.ops.implementations import choose
 from segcontext.types import Context, Mask
@@ -166,7 +166,10 @@ class MaskDistribution(nn.Module):
             plain: Tensor = self.shrink(x)
             return plain, x
         small = features = x
-        for number, (convolution, *rest) in enumerate(blocks):
+        for number, (block, (convolution, *rest)) in enumerate(zip(self.shrink, blocks, strict=True)):
+            if not is_faster(small):
+                small = block(small)
+                continue
             assert isinstance(convolution, StridedConv2d)
             weight, bias = convolution.weight, convolution.bias
             # Autocast rounds between the two.

@@ -13,7 +13,10 @@ from segcontext.native import pages, split
 from segcontext.ops.compiled_loops import obstacle_to_loops
 from segcontext.ops.gated_by_mask_native import by_pixel, places_of
 
-__all__ = ["halved", "halved_beside", "is_watched", "obstacle_to_halved"]
+__all__ = ["halved", "halved_beside", "is_faster", "is_watched", "obstacle_to_halved"]
+
+#: From so many values on the loops make up for what it takes to call them, in either layout.
+PLANES, PIXELS = 2**22, 2**23
 
 
 def is_watched() -> bool:
@@ -34,6 +37,19 @@ def obstacle_to_halved(features: Tensor) -> str | None:
     if type(features) is not Tensor:
         return "it is no plain tensor"
     return obstacle_to_loops(features)
+
+
+def is_faster(features: Tensor) -> bool:
+    """Whether the compiled loops are faster than PyTorch's convolution: for gradients in bfloat16, and of large maps.
+
+    Args:
+        features: (B, C, h, w).
+    """
+    pixels, elements = by_pixel(features), features.numel()
+    if not torch.is_grad_enabled():
+        return not pixels and elements >= PLANES
+    narrow = torch.is_autocast_enabled("cpu") or features.dtype == torch.bfloat16
+    return narrow or elements >= (PIXELS if pixels else PLANES)
 
 
 def halved(features: Tensor, kernel: Tensor, shift: Tensor | None, *, padding: int = 1) -> Tensor:
