@@ -72,8 +72,7 @@ def cases(quick: bool) -> Iterator[Case]:
         both = partial(_both, gated_by_mask, [], own_sign, own, logits)
         plain = partial(_both, plain_gate, [], sign, x, logits)
         yield Case(TOPIC, f"gate, {what}, with backward", both, plain, "plain PyTorch", agree, 3)
-        part = MaskDistribution(SHAPE[1], SHAPE[1])
-        part.eval()
+        part = MaskDistribution(SHAPE[1], SHAPE[1]).eval()
         ours, other = (
             partial(_forward, partial(our_module, part), own),
             partial(_forward, partial(plain_module, part), x),
@@ -85,6 +84,17 @@ def cases(quick: bool) -> Iterator[Case]:
         both = partial(_both, partial(our_module, part), weights, own_sign, own)
         plain = partial(_both, partial(plain_module, part), weights, sign, x)
         yield Case(TOPIC, f"module, {what}, with backward", both, plain, "plain PyTorch", agree, 3)
+        # With batch norm by the statistics of the batch.
+        learner = MaskDistribution(SHAPE[1], SHAPE[1])
+        agree = partial(
+            _agree,
+            partial(_forward, partial(our_module, learner), own),
+            partial(_forward, partial(plain_module, learner), x),
+        )
+        weights = list(learner.parameters())
+        both = partial(_both, partial(our_module, learner), weights, own_sign, own)
+        plain = partial(_both, partial(plain_module, learner), weights, sign, x)
+        yield Case(TOPIC, f"module in training, {what}, with backward", both, plain, "plain PyTorch", agree, 3)
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ from torch.nn import functional as F
 
 from segcontext import native
 from segcontext.costs import OperationCounter
+from segcontext.distribution import mask
 from segcontext.distribution.mask import MaskDistribution
 from segcontext.errors import RecipeError
+from segcontext.ops.implementations import use_implementation
 
 CHANNELS = 4
 
@@ -198,3 +200,111 @@ def test_one_pass_is_left_where_it_would_not_be_the_same(change):
     assert bool(seen) == change.startswith("hook")
     if change == "dispatch":
         assert counter.operations[""]["convolution"] == 2 * 4 * 9 * (8 * 10 + 4 * 5 + 2 * 3) * 2
+
+
+LAYOUTS = {"planes": torch.contiguous_format, "pixels": torch.channels_last}
+
+
+def weights(made):
+    """Those that learn: what a convolution's bias adds, batch norm takes away in training."""
+    return [each for name, each in made.named_parameters() if not (made.training and name.endswith(".0.bias"))]
+
+
+def learned(made, x):
+    """The result, the gradients of the features and of the weights, and the running statistics."""
+    x = x.detach().requires_grad_()
+    out = made(x, x).features
+    sign = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out)
+    found = torch.autograd.grad(out, [x, *weights(made)], sign)
+    return [out.detach(), *found, *(each.clone().to(out) for each in made.buffers())]
+
+
+@pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+@pytest.mark.parametrize("size", [(2, 3), (16, 33), (97, 65)])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("training", [False, True])
+def test_learns_as_pytorchs_layers_do(size, padding, layout, training, monkeypatch):
+    """float32 in compiled loops beside float64 in PyTorch's: values, gradients, running statistics."""
+    exact = module(padding=padding, residual="published").train(training)
+    for parameter in exact.parameters():
+        parameter.data = parameter.data.float().double()
+    made, x = copy.deepcopy(exact).float(), maps(size, batch=3)[0].float()
+    x = x.contiguous(memory_format=LAYOUTS[layout])
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    wanted = learned(exact, x.double())
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Conv2d, "forward", lambda *given: pytest.fail("a layer of PyTorch's ran"))
+        found = learned(made, x)
+    for left, right in zip(found, wanted, strict=True):
+        assert (left - right).norm() <= 1e-4 * right.norm() + 1e-6
+
+
+@pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", ["forward", "backward", "shrink"])
+def test_hooks_are_called_while_it_learns(training, kind, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, (x, local) = module().float().train(training), [each.float().requires_grad_() for each in maps((16, 20))]
+    seen = []
+    if kind == "forward":
+        made.shrink[1][0].register_forward_hook(lambda *given: seen.append(1))
+    elif kind == "backward":
+        made.shrink[0][0].register_full_backward_hook(lambda *given: seen.append(1))
+    else:
+        made.shrink.register_forward_hook(lambda *given: seen.append(1))
+    made(x, local).features.sum().backward()
+    assert seen == [1]
+
+
+@pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_autocast_rounds_where_it_did(training, layout, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, x = module().float().train(training), maps((17, 20))[0].float().contiguous(memory_format=LAYOUTS[layout])
+    plain = copy.deepcopy(made)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = learned(made, x)
+        with use_implementation("reference"):
+            wanted = learned(plain, x)
+    for left, right in zip(found, wanted, strict=True):
+        assert left.dtype == right.dtype
+        assert (left - right).norm() <= 0.03 * right.norm() + 0.1
+
+
+@pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_of_gradients_are_pytorchs(training, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, found = module().float().train(training), []
+    for implementation in ("native", "reference"):
+        x = maps((9, 12))[0].float().requires_grad_()
+        with use_implementation(implementation):
+            (slope,) = torch.autograd.grad(made(x, x).features.square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [x, *weights(made)], allow_unused=True))
+    for left, right in zip(*found, strict=True):
+        assert (left is None) == (right is None)
+        if left is not None:
+            assert (left - right).norm() <= 1e-3 * right.norm()
+
+
+@pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+def test_the_features_alone_can_learn():
+    made, x = module().float().requires_grad_(False), maps((16, 20))[0].float().requires_grad_()
+    made(x, x).features.sum().backward()
+    wanted = x.detach().double().requires_grad_()
+    made.double()(wanted, wanted).features.sum().backward()
+    torch.testing.assert_close(x.grad.double(), wanted.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("faster", [(True, False, False), (False, True, True), (False, False, False)])
+def test_layers_run_in_loops_or_not_one_by_one(layout, faster, monkeypatch):
+    made, x = module(padding=1).float().train(), maps((20, 24))[0].float().contiguous(memory_format=LAYOUTS[layout])
+    plain, answers = copy.deepcopy(made), list(faster)
+    monkeypatch.setattr(mask, "is_faster", lambda features: answers.pop(0))
+    found = learned(made, x)
+    monkeypatch.setattr(mask, "is_faster", lambda features: False)
+    for left, right in zip(found, learned(plain, x), strict=True):
+        assert (left - right).norm() <= 1e-4 * right.norm() + 1e-6

@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from segcontext.native import split
+from segcontext.native import threads as module
+
+
+@pytest.fixture(params=["PyTorch's", "a pool's"])
+def whose(request, monkeypatch):
+    if request.param == "a pool's":
+        monkeypatch.setattr(module, "_team", lambda: None)
 
 
 @pytest.fixture(params=[1, 2, 5])
-def threads(request):
+def threads(request, whose):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -60,3 +67,26 @@ def test_an_error_reaches_the_caller_once_all_are_done(threads):
     with pytest.raises(ValueError, match="the fourth"):
         split(8, run)
     assert not running
+
+
+def test_after_a_fork_a_pool_works(threads, monkeypatch):
+    monkeypatch.setattr(module, "_PROCESS", -1)
+    monkeypatch.setattr(module, "_team", lambda: pytest.fail("threads that are not there"))
+    done = []
+    split(9, lambda first, last: done.extend(range(first, last)))
+    assert sorted(done) == list(range(9))
+
+
+def test_from_two_threads_at_once(threads):
+    done = [[], []]
+
+    def use(number):
+        for _ in range(20):
+            split(7, lambda first, last: done[number].extend(range(first, last)))
+
+    users = [threading.Thread(target=use, args=(number,)) for number in (0, 1)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(timeout=60)
+    assert [sorted(each) for each in done] == [sorted(list(range(7)) * 20)] * 2

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segcontext.errors import RecipeError
-from segcontext.layers import ConvNormAct, pixels_at_stride, resize
+from segcontext.layers import ConvNormAct, StridedConv2d, pixels_at_stride, resize
 from segcontext.ops.folded_norm import folded_norm, has_fixed_norm
 from segcontext.ops.gated_by_mask import gated_by_mask
+from segcontext.ops.halved import halved, halved_beside, is_faster, obstacle_to_halved
 from segcontext.ops.halved_gate import halved_gate, obstacle_to_halved_gate
 from segcontext.ops.implementations import choose
 from segcontext.types import Context, Mask
@@ -127,30 +128,71 @@ class MaskDistribution(nn.Module):
             layers = torch.stack(kernels)[:, :, 0], torch.stack(shifts)
             out = halved_gate(aggregated, *layers, times=times, align_corners=self.align_corners)
         else:
-            logits = self._downsample(aggregated)
-            out = gated_by_mask(aggregated, logits, times=times, align_corners=self.align_corners)
+            logits, features = self._downsample(aggregated)
+            out = gated_by_mask(features, logits, times=times, align_corners=self.align_corners)
         if not evidence:
             return Context(out)
-        logits = self._downsample(aggregated) if logits is None else logits
+        logits = self._downsample(aggregated)[0] if logits is None else logits
         return Context(out, Mask(resize(logits.detach(), size, align_corners=self.align_corners).sigmoid()))
 
     def _in_one_pass(self, x: Tensor) -> bool:
-        """Whether the convolutions and the gate can run as one: in evaluation, with padding, on planes of the CPU."""
+        """Whether convolutions and gate can run as one: with fixed batch norms and padding, on planes of the CPU."""
         layers = self.downsampling == "depthwise" and self.padding == 1
-        layers = layers and not any(part._forward_hooks or part._forward_pre_hooks for part in self.shrink.modules())
+        layers = layers and not _is_watched(*self.shrink.modules())
         for convolution, norm, activation in (layer.children() for layer in self.shrink):
             layers = layers and has_fixed_norm(convolution, norm) and isinstance(activation, nn.ReLU)
         return layers and obstacle_to_halved_gate(x) is None and choose("LDv1", None, {"native": None}) == "native"
 
-    def _downsample(self, x: Tensor) -> Tensor:
+    def _downsample(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of the mask, and the features for the gate."""
         height, width = x.shape[-2:]
         if self.downsampling == "depthwise":
-            if self.padding == 0:
-                least = 2 * self.ratio - 1
-                x = F.pad(x, (0, max(0, least - width), 0, max(0, least - height)))
-            shrunk: Tensor = self.shrink(x)
-            return shrunk
+            least = 2 * self.ratio - 1
+            # To ask for sizes would tie an exported program to maps where the answer is the same.
+            if self.padding == 1 or (not torch.compiler.is_exporting() and min(height, width) >= least):
+                return self._shrunk(x)
+            return self._shrunk(F.pad(x, (0, max(0, least - width), 0, max(0, least - height))))[0], x
         size = (max(1, height // self.ratio), max(1, width // self.ratio))
         if self.downsampling == "average":
-            return F.adaptive_avg_pool2d(x, size)
-        return resize(x, size, align_corners=self.align_corners)
+            return F.adaptive_avg_pool2d(x, size), x
+        return resize(x, size, align_corners=self.align_corners), x
+
+    def _shrunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the layers make of the features, and the features; convolutions run in compiled loops where they can."""
+        blocks = [list(block.children()) for block in self.shrink]
+        watched = _is_watched(*self.shrink.modules())
+        same = not watched and all(_is_halving(block[0], self.padding, x) for block in blocks)
+        if not same or choose("LDv1", None, {"native": obstacle_to_halved(x)}) != "native":
+            plain: Tensor = self.shrink(x)
+            return plain, x
+        small = features = x
+        for number, (block, (convolution, *rest)) in enumerate(zip(self.shrink, blocks, strict=True)):
+            if not is_faster(small):
+                small = block(small)
+                continue
+            assert isinstance(convolution, StridedConv2d)
+            weight, bias = convolution.weight, convolution.bias
+            # Autocast rounds between the two.
+            if rest and has_fixed_norm(convolution, rest[0]) and not torch.is_autocast_enabled("cpu"):
+                weight, bias = folded_norm(convolution, rest.pop(0))
+            if number:
+                small = halved(small, weight, bias, padding=self.padding)
+            else:
+                small, features = halved_beside(small, weight, bias, padding=self.padding)
+            for part in rest:
+                small = part(small)
+        return small, features
+
+
+def _is_halving(module: nn.Module, padding: int, x: Tensor) -> bool:
+    """Whether a layer is still the convolution that it was made as, and takes features of this dtype."""
+    if type(module) is not StridedConv2d or module.weight.device != x.device:
+        return False
+    made = module.weight.shape[1:] == (1, 3, 3) and module.stride == (2, 2) and module.padding == (padding, padding)
+    return made and (module.weight.dtype == x.dtype or torch.is_autocast_enabled("cpu"))
+
+
+def _is_watched(*modules: nn.Module) -> bool:
+    """Whether somebody wants to see what goes into a module or comes out of it, in either direction."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in modules for kind in kinds)

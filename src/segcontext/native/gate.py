@@ -1,6 +1,7 @@
 """Gates of features by the sigmoid of a smaller map, which is resized row by row; imports numba.
 
-Rows are copied into float32 first, wherever they lie, so that one form serves float32 and bfloat16.
+Rows of planes are read and written where they lie if they are float32, side by side; whatever else is copied into
+float32 first, so that one form serves every layout and bfloat16.
 """
 
 from __future__ import annotations
@@ -9,11 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from segcontext.native.addresses import carray, floats_at
 from segcontext.native.exponential import exp
 from segcontext.native.jit import inlined, jit
 from segcontext.native.pixel_rows import move_rows
 
-__all__ = ["gate_pixels", "gate_planes", "mask_of", "stretch", "turn_back_pixels", "turn_back_planes"]
+__all__ = [
+    "done",
+    "gate_pixels",
+    "gate_planes",
+    "mask_of",
+    "row_at",
+    "row_for",
+    "shrink",
+    "stretch",
+    "turn_back_pixels",
+    "turn_back_planes",
+]
 
 
 @inlined
@@ -31,6 +44,30 @@ def _take(row: Any, place: Any, width: Any) -> None:
 @inlined
 def _give(row: Any, place: Any, width: Any) -> None:
     move_rows((row.ctypes.data, 0, 0, 4, (0, 0, 0, 0)), (place[0], 0, 0, place[1], width), 1, 1, row.size)
+
+
+@inlined
+def row_for(place: Any, width: Any, store: Any) -> Any:
+    """Where a row is to be written as float32: where it lies, or a store of its size."""
+    if len(width) == 4 and place[1] == 4:
+        return carray(floats_at(place[0]), (store.size,))
+    return store[:]
+
+
+@inlined
+def row_at(place: Any, width: Any, store: Any) -> Any:
+    """A row as float32: where it lies, or copied into a store of its size."""
+    row = row_for(place, width, store)
+    if not (len(width) == 4 and place[1] == 4):
+        _take(row, place, width)
+    return row
+
+
+@inlined
+def done(row: Any, place: Any, width: Any) -> None:
+    """Puts a row of `row_for` where it belongs."""
+    if not (len(width) == 4 and place[1] == 4):
+        _give(row, place, width)
 
 
 @jit
@@ -58,7 +95,7 @@ def gate_planes(features: Any, out: Any, small: Any, down: Any, across: Any, tim
         span: the first plane and the plane behind the last.
     """
     rows, columns = down[0].size, across[0].size
-    row = np.empty(columns, np.float32)
+    store, result = np.empty(columns, np.float32), np.empty(columns, np.float32)
     above, below = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for plane in range(span[0], span[1]):
         seen = -1
@@ -68,11 +105,13 @@ def gate_planes(features: Any, out: Any, small: Any, down: Any, across: Any, tim
                 stretch(small[plane, place], across, above)
                 stretch(small[plane, min(place + 1, small.shape[1] - 1)], across, below)
                 seen = place
-            _take(row, (features[0][plane] + line * features[1], features[2]), width)
+            place_out = (out[0][plane] + line * out[1], out[2])
+            row = row_at((features[0][plane] + line * features[1], features[2]), width, store)
+            into = row_for(place_out, width, result)
             for column in range(columns):
                 logit = above[column] * (np.float32(1) - share) + below[column] * share
-                row[column] *= mask_of(logit) + times
-            _give(row, (out[0][plane] + line * out[1], out[2]), width)
+                into[column] = row[column] * (mask_of(logit) + times)
+            done(into, place_out, width)
 
 
 @jit
@@ -103,8 +142,12 @@ def turn_back_planes(
         span: as there.
     """
     rows, columns = down[0].size, across[0].size
-    row, slope = np.empty(columns, np.float32), np.empty(columns, np.float32)
-    above, below = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    store, slopes, result = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(columns, np.float32)
+    above, below, change = (
+        np.empty(columns, np.float32),
+        np.empty(columns, np.float32),
+        np.empty(columns, np.float32),
+    )
     sums, next_sums = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
     for plane in range(span[0], span[1]):
         of_small[plane] = 0
@@ -113,28 +156,31 @@ def turn_back_planes(
             place, share = down[0][line], down[1][line]
             if place != seen:
                 if seen >= 0:
-                    _shrink(sums, across, of_small[plane, seen])
-                    _shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
+                    shrink(sums, across, of_small[plane, seen])
+                    shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
                 stretch(small[plane, place], across, above)
                 stretch(small[plane, min(place + 1, small.shape[1] - 1)], across, below)
                 sums[:] = 0
                 next_sums[:] = 0
                 seen = place
-            _take(row, (features[0][plane] + line * features[1], features[2]), width)
-            _take(slope, (gradient[0][plane] + line * gradient[1], gradient[2]), width)
+            place_out = (out[0][plane] + line * out[1], out[2])
+            row = row_at((features[0][plane] + line * features[1], features[2]), width, store)
+            slope = row_at((gradient[0][plane] + line * gradient[1], gradient[2]), width, slopes)
+            into = row_for(place_out, width, result)
             for column in range(columns):
                 mask = mask_of(above[column] * (np.float32(1) - share) + below[column] * share)
-                change = row[column] * slope[column] * mask * (np.float32(1) - mask)
-                sums[column] += change * (np.float32(1) - share)
-                next_sums[column] += change * share
-                slope[column] *= mask + times
-            _give(slope, (out[0][plane] + line * out[1], out[2]), width)
-        _shrink(sums, across, of_small[plane, seen])
-        _shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
+                change[column] = row[column] * slope[column] * mask * (np.float32(1) - mask)
+                into[column] = slope[column] * (mask + times)
+            for column in range(columns):
+                sums[column] += change[column] * (np.float32(1) - share)
+                next_sums[column] += change[column] * share
+            done(into, place_out, width)
+        shrink(sums, across, of_small[plane, seen])
+        shrink(next_sums, across, of_small[plane, min(seen + 1, small.shape[1] - 1)])
 
 
 @jit
-def _shrink(row: Any, across: Any, small: Any) -> None:
+def shrink(row: Any, across: Any, small: Any) -> None:
     """Adds to a small row what its columns gave to a large one."""
     places, shares = across
     for column in range(row.size):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import torch
 
 __all__ = ["split"]
 
 _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_CALLED = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+#: The process that may use OpenMP's threads: they do not survive a fork, and what is left of them waits for ever.
+_PROCESS = os.getpid()
 
 
 def split(rows: int, run: Callable[[int, int], None], *, grain: int = 1, parts_each: int = 4) -> None:
@@ -30,7 +38,10 @@ def split(rows: int, run: Callable[[int, int], None], *, grain: int = 1, parts_e
         Exception: what `run` raised first; other parts may have run or not.
 
     Note:
-        numba's own threads are not used: they cannot be called from two threads at once nor after a fork everywhere.
+        Where PyTorch runs on GNU's OpenMP these are the threads of its own operators: after an operator they wait at
+        work for some milliseconds, and other threads would share the cores with them. Elsewhere, and after a fork, they
+        are a pool's. numba's own threads are not used: they cannot be called from two threads at once nor after a fork
+        everywhere.
 
     Example:
         >>> found = [0] * 10
@@ -53,15 +64,40 @@ def split(rows: int, run: Callable[[int, int], None], *, grain: int = 1, parts_e
         while (part := next(following)) < parts:
             run(part * size, min(rows, (part + 1) * size))
 
-    others = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
+    failures: list[BaseException] = []
+
+    def member(_: Any = None) -> None:
+        try:
+            work()
+        # Through OpenMP no error finds its way; it is raised below.
+        except BaseException as failure:
+            failures.append(failure)
+
+    team = _team() if os.getpid() == _PROCESS else None
+    if team is not None:
+        team(_CALLED(member), None, threads, 0)
+    else:
+        others = [_pool(threads - 1).submit(member) for _ in range(threads - 1)]
+        member()
         # Whoever is waited for may still write into the caller's arrays.
-        failures = [other.exception() for other in others]
-    for failure in failures:
-        if failure is not None:
-            raise failure
+        for other in others:
+            other.result()
+    if failures:
+        raise failures[0]
+
+
+@cache
+def _team() -> Any:
+    """Runs a function on as many of PyTorch's OpenMP threads as it is told; `None` where they are not GNU's."""
+    if sys.platform != "linux":
+        return None
+    for path in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
+        try:
+            # Only what PyTorch has loaded: another copy of the library would have threads of its own.
+            return ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+    return None
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -1,0 +1,163 @@
+"""Depthwise 3×3 convolutions of stride 2 against PyTorch's in float64: values and gradients."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from segcontext import native
+from segcontext.ops.halved import halved, halved_beside, is_faster, obstacle_to_halved
+
+pytestmark = pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+
+LAYOUTS = {
+    "planes": lambda x: x.contiguous(),
+    "pixels": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "every second": lambda x: torch.stack([x, x.flip(1)], 4).flatten(3)[..., ::2],
+    "some channels of pixels": lambda x: torch.cat([x, x], 1).contiguous(memory_format=torch.channels_last)[:, 3:][
+        :, : x.shape[1]
+    ],
+}
+SIZES = [(1, 1), (2, 3), (3, 3), (8, 16), (97, 65)]
+
+
+def maps(size, *, batch=2, channels=5, dtype=torch.float32, layout="planes"):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((batch, channels, *size), (channels, 1, 3, 3), (channels,))
+    x, *weights = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    return LAYOUTS[layout](x), *weights
+
+
+def exact(x, kernel, shift, padding):
+    return F.conv2d(x, kernel, shift, stride=2, padding=padding, groups=len(kernel))
+
+
+def with_gradients(function, given):
+    tensors = [each.detach().requires_grad_() for each in given]
+    out = function(*tensors)
+    sign = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(out.dtype)
+    return [out, *torch.autograd.grad((out * sign).sum(), tensors)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "with the features"])
+def test_values_and_gradients(dtype, layout, padding, threads, beside):
+    def ours(*given):
+        if not beside:
+            return halved(*given, padding=padding)
+        out, x = halved_beside(*given, padding=padding)
+        return out.sum((2, 3), keepdim=True) * x
+
+    def plain(x, *weights):
+        out = exact(x, *weights, padding)
+        return out.sum((2, 3), keepdim=True) * x if beside else out
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for size in SIZES:
+            for channels in (5, 16, 24):
+                if padding == 1 or min(size) >= 3:
+                    given = maps(size, channels=channels, dtype=dtype, layout=layout)
+                    found, wanted = (
+                        with_gradients(ours, given),
+                        with_gradients(plain, [each.double() for each in given]),
+                    )
+                    for each, right in zip(found, wanted, strict=True):
+                        error = (each.double() - right).norm() / right.norm()
+                        assert each.dtype == dtype
+                        # Where the features are read twice, rounded sums are multiplied.
+                        assert error < (1e-6 if dtype == torch.float32 else 1e-2 if beside else 4e-3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_more_channels_than_are_taken_at_a_time():
+    given = maps((5, 6), batch=1, channels=1040, layout="pixels")
+    found = with_gradients(halved, given)
+    wanted = with_gradients(lambda *each: exact(*each, 1), given)
+    for left, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["planes", "pixels"])
+def test_threads_do_not_change_a_bit(layout):
+    given, results = maps((20, 21), channels=16, layout=layout), []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(with_gradients(halved, given))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(left, right) for left, right in zip(results[0], other, strict=True))
+
+
+def test_gradients_of_gradients():
+    given, found = [each.requires_grad_() for each in maps((5, 6))], []
+    for function in (halved_beside, lambda x, *weights: (exact(x, *weights, 1), x)):
+        out, x = function(*given)
+        (slope,) = torch.autograd.grad(out.square().sum() + x.pow(3).sum(), given[0], create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), given))
+    for left, right in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("used", ["the result", "the features", "both, expanded"])
+def test_whatever_comes_back(used):
+    """The features' gradient alone, none of it, and one that lies in a single place."""
+    x, kernel, shift = (each.requires_grad_() for each in maps((6, 7)))
+    out, features = halved_beside(x, kernel, shift)
+    total = {
+        "the result": out,
+        "the features": features,
+        "both, expanded": torch.cat([out.flatten(), features.flatten()]),
+    }
+    total[used].sum().backward()
+    wanted = x.detach().requires_grad_()
+    of_result = exact(wanted, kernel.detach(), shift.detach(), 1).sum()
+    (of_result * (used != "the features") + wanted.sum() * (used != "the result")).backward()
+    torch.testing.assert_close(x.grad, wanted.grad)
+    assert (kernel.grad is None) == (used == "the features")
+
+
+def test_autocast_rounds_as_it_does_for_pytorchs():
+    given = maps((9, 10))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out, features = halved_beside(*given)
+        assert torch.equal(out, halved(*given))
+        wanted = exact(*given, 1)
+    assert (out.dtype, features.dtype) == (wanted.dtype, torch.float32)
+    torch.testing.assert_close(out.float(), wanted.float(), rtol=2**-7, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_checks_of_pytorch_for_own_operations():
+    for layout in ("planes", "pixels"):
+        given = [each.requires_grad_() for each in maps((5, 6), layout=layout)]
+        for padding in (0, 1):
+            torch.library.opcheck(torch.ops.segcontext.halved, (*given, padding))
+
+
+def test_what_stands_in_its_way():
+    class Watch(TorchFunctionMode):
+        pass
+
+    x = torch.zeros(1, 2, 3, 3)
+    assert obstacle_to_halved(x) is None
+    assert obstacle_to_halved(x.double()) is not None
+    assert obstacle_to_halved(x.to("meta")) is not None
+    with Watch():
+        assert obstacle_to_halved(x) == "somebody looks at the single steps"
+
+
+def test_small_maps_are_pytorchs_unless_bfloat16_learns():
+    x = torch.empty(1, 512, 8, 8)
+    assert not is_faster(x)
+    assert is_faster(x.bfloat16())
+    assert is_faster(torch.empty(1, 512, 128, 128))
+    with torch.no_grad():
+        assert not is_faster(x.bfloat16())
+        assert not is_faster(torch.empty(1, 512, 128, 128).contiguous(memory_format=torch.channels_last))
