@@ -12,7 +12,7 @@ from segcontext.native.jit import jit
 from segcontext.native.pixel_rows import move_rows, read, write
 from segcontext.native.vectors import FLOAT, bytes_, instructions
 
-__all__ = ["bring", "put"]
+__all__ = ["bring", "fetch", "put"]
 
 #: Floats that are copied at once: a line of the cache.
 LINE = 16
@@ -20,31 +20,60 @@ WIDE = (0, 0, 0, 0)
 
 
 @jit
-def bring(source: Any, into: int, pitch: int, floats: int, channels: int) -> None:
-    """Copies pieces of a map's rows to scratch.
+def bring(piece: Any, into: int, pitch: int) -> None:
+    """Copies a piece of a map's rows to scratch.
 
     Args:
-        source: the address, the step in bytes to the next channel, and a tuple as long as one float has bytes.
+        piece: the address, the step in bytes to the next channel, and a tuple as long as one float has bytes; floats of
+            a channel, one at least; and channels, perhaps none.
         into: the address of float32.
         pitch: the step in bytes to the next channel there.
-        floats: of a piece.
-        channels: how many.
     """
-    begin, along, width = source
-    if floats >= LINE:
+    (begin, along, width), floats, channels = piece
+    if floats >= LINE and channels > 0:
         _pieces(begin, along, into, pitch, floats, channels, width, WIDE)
     else:
         move_rows((begin, along, 0, len(width), width), (into, pitch, 0, 4, WIDE), channels, 1, floats)
 
 
 @jit
-def put(held: int, pitch: int, out: Any, floats: int, channels: int) -> None:
-    """Copies pieces of rows from scratch to a map; see `bring`."""
-    begin, along, width = out
-    if floats >= LINE:
+def put(piece: Any, held: int, pitch: int) -> None:
+    """Copies a piece of a map's rows from scratch to the map; see `bring`."""
+    (begin, along, width), floats, channels = piece
+    if floats >= LINE and channels > 0:
         _pieces(held, pitch, begin, along, floats, channels, WIDE, width)
     else:
         move_rows((held, pitch, 0, 4, WIDE), (begin, along, 0, len(width), width), channels, 1, floats)
+
+
+@jit
+def fetch(piece: Any) -> None:
+    """Has a piece of a map's rows brought near, while others are worked on; see `bring`."""
+    (begin, along, width), floats, channels = piece
+    if channels > 0:
+        _fetch(begin, along, floats * len(width), channels)
+
+
+@instructions
+def _fetch(typing: Any, source: Any, along: Any, size: Any, channels: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, along, size, channels = arguments
+        last = builder.sub(size, bytes_(1))
+
+        def channel(_: Any, starts: list[Any]) -> list[Any]:
+            def line(offset: Any, held: list[Any]) -> list[Any]:
+                vectors.fetch(builder, builder.add(starts[0], offset))
+                return held
+
+            vectors.each_step(builder, last, bytes_(4 * LINE), [], line)
+            # Where the first is not at the beginning of a line, there may be one more.
+            vectors.fetch(builder, builder.add(starts[0], last))
+            return [builder.add(starts[0], along)]
+
+        vectors.each_step(builder, channels, bytes_(1), [source], channel)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), code
 
 
 @instructions

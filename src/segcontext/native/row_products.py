@@ -35,8 +35,6 @@ def row_dots(
     outs: Any,
     plane: Any,
     at: Any,
-    ahead: Any,
-    along: Any,
     window: Any,
 ) -> Any:
     """Adds to sums the products of a vector of pixels, in each of some rows, with the pixels at k positions of a row.
@@ -50,16 +48,13 @@ def row_dots(
         outs: of the addresses of the rows' sums at the first position.
         plane: from there to those at the next position.
         at: of the vector, from the beginning of each row.
-        ahead: of something for each channel to be brought near meanwhile, by the way, because much at once would have
-            to be waited for.
-        along: from there to that of the next channel.
         window: k of anything.
     """
     size = window.count
     rows = rows_at_once(size)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        own, near, step, pitch, channels, outs, plane, at, ahead, along, _ = arguments
+        own, near, step, pitch, channels, outs, plane, at, _ = arguments
         queries = [builder.add(pointer_at(builder, own, row), at) for row in range(rows)]
         keys = _apart(builder, builder.add(near, at), step, size)
         totals = [
@@ -69,23 +64,21 @@ def row_dots(
         ]
 
         def body(offset: Any, held: list[Any]) -> list[Any]:
-            *held, next_ = held
-            vectors.fetch(builder, next_)
             query = [load(builder, builder.add(each, offset)) for each in queries]
             for position, each in enumerate(keys):
                 key = load(builder, builder.add(each, offset))
                 for row in range(rows):
                     place = row * size + position
                     held[place] = fma(builder, query[row], key, held[place])
-            return [*held, builder.add(next_, along)]
+            return held
 
         held = [load(builder, each) for each in totals]
-        found = vectors.each_step(builder, builder.mul(channels, pitch), pitch, [*held, ahead], body)
-        for total, each in zip(found[:-1], totals, strict=True):
+        found = vectors.each_step(builder, builder.mul(channels, pitch), pitch, held, body)
+        for total, each in zip(found, totals, strict=True):
             vectors.store(builder, total, each)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10, window), code
+    return types.void(*[types.int64] * 8, window), code
 
 
 @instructions
@@ -99,8 +92,6 @@ def row_mix(
     channels: Any,
     outs: Any,
     at: Any,
-    ahead: Any,
-    along: Any,
     window: Any,
 ) -> Any:
     """Adds to a vector of pixels, in each of some rows, the pixels at k positions of a row, times their weights.
@@ -114,16 +105,13 @@ def row_mix(
         channels: how many, one at least.
         outs: of the addresses of the rows that are added to.
         at: of the vector, from the beginning of each row.
-        ahead: of something for each channel to be brought near meanwhile, by the way, because much at once would have
-            to be waited for.
-        along: from there to that of the next channel.
         window: k of anything.
     """
     size = window.count
     rows = rows_at_once(size)
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        weights, plane, near, step, pitch, channels, outs, at, ahead, along, _ = arguments
+        weights, plane, near, step, pitch, channels, outs, at, _ = arguments
         values = _apart(builder, builder.add(near, at), step, size)
         into = [builder.add(pointer_at(builder, outs, row), at) for row in range(rows)]
         scales = [
@@ -133,7 +121,6 @@ def row_mix(
         ]
 
         def body(offset: Any, held: list[Any]) -> list[Any]:
-            vectors.fetch(builder, held[0])
             places = [builder.add(each, offset) for each in into]
             out = [load(builder, place) for place in places]
             for position, each in enumerate(values):
@@ -142,12 +129,12 @@ def row_mix(
                     out[row] = fma(builder, scales[row * size + position], value, out[row])
             for place, vector in zip(places, out, strict=True):
                 vectors.store(builder, vector, place)
-            return [builder.add(held[0], along)]
+            return held
 
-        vectors.each_step(builder, builder.mul(channels, pitch), pitch, [ahead], body)
+        vectors.each_step(builder, builder.mul(channels, pitch), pitch, [], body)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10, window), code
+    return types.void(*[types.int64] * 8, window), code
 
 
 def _apart(builder: Any, first: Any, step: Any, count: int) -> list[Any]:

@@ -2,7 +2,9 @@
 
 Rows that a dilated window sees lie a dilation apart, so a walk takes every r-th row of a map: a phase. It reads each
 row once, into scratch, with zeros where a window reaches beyond the map, and keeps as many rows as a window has. So few
-channels are taken at a time that these rows stay in the nearest cache.
+channels are taken at a time that these rows stay near. While the vectors of a row are worked on, the next row is
+fetched and copied, a few channels after each vector: so much at once would have to be waited for, and lines that were
+fetched long before are gone where the channels of a pixel share a place in the cache.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from segcontext.native.jit import inlined, jit
+from segcontext.native.jit import jit
 from segcontext.native.memory import roomy
-from segcontext.native.row_copies import bring, put
+from segcontext.native.row_copies import bring, fetch, put
 from segcontext.native.row_products import row_dots, row_mix, rows_at_once
 from segcontext.native.vectors import LANES
 
@@ -36,21 +38,37 @@ def workspace(kernel_size: int, reach: int, columns: int, plane: int) -> tuple[A
         plane: floats from the sums of one position to those of the next.
 
     Returns:
-        Rows of the window, a row of neighbours, and one that is zero or not wanted: (k + 2, `BLOCK`, pitch); addresses
-        of rows; and sums that nobody wants.
+        Rows of the window and one more, two rows of neighbours, and one that is zero or not wanted: (k + 4, `BLOCK`,
+        pitch); addresses of rows; and sums that nobody wants.
     """
     lines = -(-(columns + 2 * reach) // LINE)
     # An odd number of them, or the channels of a pixel would share few places in the cache.
     pitch = LINE * (lines + 1 - lines % 2)
-    ring = roomy((kernel_size + 2, BLOCK, pitch), torch.float32).numpy()
-    tables = np.zeros((2, rows_at_once(kernel_size)), np.int64)
+    ring = roomy((kernel_size + 4, BLOCK, pitch), torch.float32).numpy()
+    together = rows_at_once(kernel_size)
+    tables = np.zeros((2, -(-kernel_size // together) * together), np.int64)
     return ring, tables, np.zeros((kernel_size - 1) * plane + columns, np.float32)
 
 
-@inlined
-def _following(row: int, rows: int, source: Any) -> Any:
-    """Bytes from a map's first row and channel to what is read after some row of it."""
-    return (row + 1) * source[1] if row + 1 < rows else (row + 1 - rows) * source[1] + BLOCK * source[2]
+@jit
+def _piece(source: Any, number: int, rows: int, channels: int, first: int, last: int) -> Any:
+    """Some columns of a row of `BLOCK` channels, the rows of one block after the other being counted.
+
+    Returns:
+        What `bring` takes: the address, the step to the next channel, and the tuple; floats, and channels, of which
+        there are none where there is no such row.
+    """
+    begin, down, along, width = source
+    block = number // rows * BLOCK
+    count = min(BLOCK, channels - block) if number >= 0 else 0
+    return (begin + block * along + number % rows * down + first * len(width), along, width), last - first, count
+
+
+@jit
+def _part(piece: Any, first: int, last: int) -> Any:
+    """Some channels of a piece."""
+    (begin, along, width), floats, count = piece
+    return (begin + first * along, along, width), floats, min(last, count) - first
 
 
 @jit
@@ -72,65 +90,44 @@ def multiply(left: Any, right: Any, sums: Any, extent: Any, window: Any, group: 
     rows, columns, first, last, dilation, channels = extent
     ring, tables, unwanted = space
     size, together = len(window), len(group)
-    half, pitch = size // 2, ring.shape[2]
+    half, pitch, slots = size // 2, 4 * ring.shape[2], size + 1
     begin, end = max(0, first - half * dilation), min(columns, last + half * dilation)
-    inside = min(last, columns)
+    inside, shift = min(last, columns), 4 * (begin - first + half * dilation)
+    share = -(-BLOCK * LANES // (last - first))
     own, outs = tables[0], tables[1]
-    lost = unwanted.ctypes.data
     ring[:] = 0
-    near, zeros = ring[size].ctypes.data, ring[size + 1].ctypes.data
-    into = near + 4 * (begin - first + half * dilation)
-    width = left[3]
-    narrow = len(width)
-    most, most_keys = (inside - first) * narrow - 1, (end - begin) * narrow - 1
-    for channel in range(0, channels, BLOCK):
-        count = min(BLOCK, channels - channel)
-        queries = left[0] + channel * left[2] + first * narrow
-        keys = right[0] + channel * right[2] + begin * narrow
-        for row in range(-half, rows):
-            entering = row + half
-            if entering < rows:
-                from_ = (queries + entering * left[1], left[2], width)
-                bring(from_, ring[entering % size].ctypes.data, 4 * pitch, inside - first, count)
-            if row < 0:
-                continue
-            bring((keys + row * right[1], right[2], width), into, 4 * pitch, end - begin, count)
-            # What is read after this row: the queries run ahead of the keys, and the next channels follow the last row.
-            ahead = queries + _following(entering, rows, left)
-            ahead_keys = keys + _following(row, rows, right)
+    zeros, lost = ring[size + 3].ctypes.data, unwanted.ctypes.data
+    # Queries run ahead of the keys, and the rows of the next channels follow.
+    for step in range(-half - 1, -(-channels // BLOCK) * rows):
+        queries = _piece(left, step + half + 1, rows, channels, first, inside)
+        keys = _piece(right, step + 1, rows, channels, begin, end)
+        queries_to = ring[(step + half + 1) % slots].ctypes.data
+        keys_to = ring[slots + (step + 1) % 2].ctypes.data + shift
+        if step < 0:
+            bring(queries, queries_to, pitch)
+            bring(keys, keys_to, pitch)
+            continue
+        row, count = step % rows, min(BLOCK, channels - step // rows * BLOCK)
+        near = ring[slots + step % 2].ctypes.data
+        for position in range(own.size):
+            other = row - half + position
+            own[position], outs[position] = zeros, lost
+            if position < size and 0 <= other < rows:
+                own[position] = ring[(step - half + position) % slots].ctypes.data
+                # The row above sees this one below it.
+                seen = (size - 1 - position) * size
+                outs[position] = sums[0] + other * sums[1] + seen * sums[2] + 4 * first
+        moved = 0
+        for at in range(0, 4 * (last - first), 4 * LANES):
+            fetch(_part(queries, moved, moved + share))
+            fetch(_part(keys, moved, moved + share))
             for start in range(0, size, together):
-                some = False
-                for place in range(together):
-                    position = start + place
-                    other = row - half + position
-                    if position < size and 0 <= other < rows:
-                        some = True
-                        own[place] = ring[other % size].ctypes.data
-                        # The row above sees this one below it.
-                        seen = (size - 1 - position) * size
-                        outs[place] = sums[0] + other * sums[1] + seen * sums[2] + 4 * first
-                    else:
-                        own[place], outs[place] = zeros, lost
-                if some:
-                    for at in range(0, 4 * (last - first), 4 * LANES):
-                        # By turns a line of the one and of the other; the last ones for want of something better.
-                        line = at // (8 * LANES) * 64
-                        soon, along = ahead_keys + min(line, most_keys), right[2]
-                        if at % (8 * LANES) == 0:
-                            soon, along = ahead + min(line, most), left[2]
-                        row_dots(
-                            own.ctypes.data,
-                            near,
-                            4 * dilation,
-                            4 * pitch,
-                            count,
-                            outs.ctypes.data,
-                            sums[2],
-                            at,
-                            soon,
-                            along,
-                            window,
-                        )
+                if row - half + start < rows and row - half + start + together > 0:
+                    mine, theirs = own[start:].ctypes.data, outs[start:].ctypes.data
+                    row_dots(mine, near, 4 * dilation, pitch, count, theirs, sums[2], at, window)
+            bring(_part(queries, moved, moved + share), queries_to + moved * pitch, pitch)
+            bring(_part(keys, moved, moved + share), keys_to + moved * pitch, pitch)
+            moved += share
 
 
 @jit
@@ -151,57 +148,41 @@ def blend(source: Any, out: Any, weights: Any, extent: Any, window: Any, group: 
     rows, columns, first, last, dilation, channels = extent
     ring, tables, _ = space
     size, together = len(window), len(group)
-    half, pitch = size // 2, ring.shape[2]
+    half, pitch, slots = size // 2, 4 * ring.shape[2], size + 1
     begin, end = max(0, first - half * dilation), min(columns, last + half * dilation)
-    inside = min(last, columns)
+    inside, shift = min(last, columns), 4 * (begin - first + half * dilation)
+    share = -(-BLOCK * LANES // (last - first))
     shares, outs = tables[0], tables[1]
     ring[:] = 0
-    near, lost = ring[size].ctypes.data, ring[size + 1].ctypes.data
-    into = near + 4 * (begin - first + half * dilation)
-    width = source[3]
-    narrow = len(width)
-    most, most_out = (end - begin) * narrow - 1, (inside - first) * narrow - 1
-    for row in range(rows + half):
-        if row < rows:
-            at_source = (source[0] + row * source[1] + begin * narrow, source[2], width)
-            bring(at_source, into, 4 * pitch, end - begin, channels)
-            if row + half < rows:
-                ring[(row + half) % size] = 0
-            ahead = at_source[0] + source[1]
-            ahead_out = out[0] + max(0, row + 1 - half) * out[1] + first * narrow
-            at_row = weights[0] + row * weights[1] + 4 * first
+    lost = ring[size + 3].ctypes.data
+    bring(_piece(source, 0, rows, channels, begin, end), ring[slots].ctypes.data + shift, pitch)
+    for row in range(rows + half + 1):
+        # What was done in the last step is written out in this one.
+        done = _piece(out, row - half - 1, rows, channels, first, inside)
+        done_from = ring[(row - half - 1) % slots].ctypes.data
+        if row >= rows:
+            put(done, done_from, pitch)
+            continue
+        following = _piece(source, row + 1, rows, channels if row + 1 < rows else 0, begin, end)
+        following_to = ring[slots + (row + 1) % 2].ctypes.data + shift
+        near = ring[slots + row % 2].ctypes.data
+        ring[(row + half) % slots] = 0
+        at_row = weights[0] + row * weights[1] + 4 * first
+        for position in range(outs.size):
+            other = row - half + position
+            # In place of those that are not there, the weights of the row itself, which are.
+            shares[position], outs[position] = at_row + half * weights[2], lost
+            if position < size and 0 <= other < rows:
+                shares[position] = at_row + position * weights[2]
+                outs[position] = ring[other % slots].ctypes.data
+        moved = 0
+        for at in range(0, 4 * (last - first), 4 * LANES):
+            fetch(_part(following, moved, moved + share))
+            fetch(_part(done, moved, moved + share))
             for start in range(0, size, together):
-                some = False
-                for place in range(together):
-                    position = start + place
-                    other = row - half + position
-                    if position < size and 0 <= other < rows:
-                        some = True
-                        shares[place] = at_row + position * weights[2]
-                        outs[place] = ring[other % size].ctypes.data
-                    else:
-                        # Those of the row itself, which are there.
-                        shares[place], outs[place] = at_row + half * weights[2], lost
-                if some:
-                    for at in range(0, 4 * (last - first), 4 * LANES):
-                        line = at // (8 * LANES) * 64
-                        soon, along = ahead_out + min(line, most_out), out[2]
-                        if at % (8 * LANES) == 0:
-                            soon, along = ahead + min(line, most), source[2]
-                        row_mix(
-                            shares.ctypes.data,
-                            weights[3],
-                            near,
-                            4 * dilation,
-                            4 * pitch,
-                            channels,
-                            outs.ctypes.data,
-                            at,
-                            soon,
-                            along,
-                            window,
-                        )
-        done = row - half
-        if done >= 0:
-            at_out = (out[0] + done * out[1] + first * narrow, out[2], width)
-            put(ring[done % size].ctypes.data, 4 * pitch, at_out, inside - first, channels)
+                if row - half + start < rows and row - half + start + together > 0:
+                    ours, into = shares[start:].ctypes.data, outs[start:].ctypes.data
+                    row_mix(ours, weights[3], near, 4 * dilation, pitch, channels, into, at, window)
+            bring(_part(following, moved, moved + share), following_to + moved * pitch, pitch)
+            put(_part(done, moved, moved + share), done_from + moved * pitch, pitch)
+            moved += share
