@@ -120,14 +120,8 @@ class _Walk:
         self.tile = min(COLUMNS, filled)
 
     def table(self) -> Any:
-        """Room for weights: (rows, k², columns), zero at the margins, where gradients gather from."""
-        shape = (self.images * self.height, self.size**2, self.plane)
-        if not self.margin:
-            return torch.empty(shape).numpy()
-        found = torch.empty(shape)
-        found[:, :, : self.margin] = 0
-        found[:, :, self.plane - 16 - self.margin :] = 0
-        return found.numpy()
+        """Room for weights: (rows, k², columns and margins)."""
+        return torch.empty(self.images * self.height, self.size**2, self.plane).numpy()
 
     def phases(self) -> Iterator[tuple[int, int, int]]:
         """Images, first rows, and how many follow."""

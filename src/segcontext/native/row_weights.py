@@ -24,7 +24,7 @@ def compare(units: Any, part: Any, pair: int, products: Any, width: Any, options
             channels.
         part: the first unit and the unit behind the last.
         pair: the number of the pair.
-        products: (rows of all images, k², columns and margins); is written.
+        products: (rows of all images, k², columns and margins); is written, with zeros in the margins.
         width: a tuple as long as one float of the maps has bytes.
         options: columns of the maps, those of `products` before the first, dilation, a tuple of k, and one of
             `rows_at_once`.
@@ -34,10 +34,11 @@ def compare(units: Any, part: Any, pair: int, products: Any, width: Any, options
     plane = 4 * products.shape[2]
     for number in range(part[0], part[1]):
         start, rows, first, last = units[number, 0], units[number, 1], units[number, 2], units[number, 3]
+        # Margins belong to whoever works on the columns beside them.
+        begin, end = margin + first if first > 0 else 0, margin + last if last < columns else products.shape[2]
         for row in range(rows):
             for position in range(products.shape[1]):
-                # A row at a time: of what has more axes, numba sets one number after the other.
-                line = products[start + row * dilation, position, margin + first : margin + last]
+                line = products[start + row * dilation, position, begin:end]
                 line[:] = 0
         maps = units[number, 4 + 7 * pair :]
         left, right = (maps[0], maps[1], maps[2], width), (maps[3], maps[4], maps[5], width)
