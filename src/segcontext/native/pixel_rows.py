@@ -15,7 +15,7 @@ from segcontext.native.jit import jit
 from segcontext.native.vectors import LANES, VECTOR, instructions
 from segcontext.native.window_products import prefetch
 
-__all__ = ["move_rows"]
+__all__ = ["move_rows", "read", "write"]
 
 
 @jit
@@ -70,7 +70,8 @@ def _move_row(source: Any, out: Any, width: Any, out_width: Any, pixels: int, ch
             _single(at, to, width, out_width)
 
 
-def _read(builder: Any, address: Any, bytes_each: int, kind: Any = VECTOR) -> Any:
+def read(builder: Any, address: Any, bytes_each: int, kind: Any = VECTOR) -> Any:
+    """Floats at an address, of 4 or 2 bytes each, as float32."""
     if bytes_each == 4:
         found = builder.load(builder.inttoptr(address, kind.as_pointer()))
         found.align = 4
@@ -81,7 +82,8 @@ def _read(builder: Any, address: Any, bytes_each: int, kind: Any = VECTOR) -> An
     return builder.bitcast(builder.shl(builder.zext(found, whole), _same(whole, 16)), kind)
 
 
-def _write(builder: Any, value: Any, address: Any, bytes_each: int) -> None:
+def write(builder: Any, value: Any, address: Any, bytes_each: int) -> None:
+    """Puts float32 to an address, rounded where they take 2 bytes each."""
     if bytes_each == 2:
         half, whole = _integers(value.type, 16), _integers(value.type, 32)
         bits = builder.bitcast(value, whole)
@@ -95,17 +97,17 @@ def _write(builder: Any, value: Any, address: Any, bytes_each: int) -> None:
 
 def _integers(kind: Any, bits: int) -> Any:
     number = ir.IntType(bits)
-    return ir.VectorType(number, LANES) if isinstance(kind, ir.VectorType) else number
+    return ir.VectorType(number, kind.count) if isinstance(kind, ir.VectorType) else number
 
 
 def _same(kind: Any, number: int) -> Any:
-    return ir.Constant(kind, [number] * LANES if isinstance(kind, ir.VectorType) else number)
+    return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
 
 
 @instructions
 def _vector(typing: Any, source: Any, out: Any, width: Any, out_width: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _write(builder, _read(builder, arguments[0], width.count), arguments[1], out_width.count)
+        write(builder, read(builder, arguments[0], width.count), arguments[1], out_width.count)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, width, out_width), code
@@ -114,7 +116,7 @@ def _vector(typing: Any, source: Any, out: Any, width: Any, out_width: Any) -> A
 @instructions
 def _single(typing: Any, source: Any, out: Any, width: Any, out_width: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _write(builder, _read(builder, arguments[0], width.count, vectors.FLOAT), arguments[1], out_width.count)
+        write(builder, read(builder, arguments[0], width.count, vectors.FLOAT), arguments[1], out_width.count)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, width, out_width), code
@@ -128,10 +130,10 @@ def _square(typing: Any, source: Any, step: Any, out: Any, out_step: Any, width:
         source, step, out, out_step, *_ = arguments
         rows = []
         for _ in range(LANES):
-            rows.append(_read(builder, source, width.count))
+            rows.append(read(builder, source, width.count))
             source = builder.add(source, step)
         for column in vectors.transposed(builder, rows):
-            _write(builder, column, out, out_width.count)
+            write(builder, column, out, out_width.count)
             out = builder.add(out, out_step)
         return context.get_dummy_value()
 

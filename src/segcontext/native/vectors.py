@@ -11,18 +11,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import binding, ir
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = [
+    "FLAGS",
+    "FLOAT",
     "LANES",
+    "REGISTERS",
     "SUMS",
+    "VECTOR",
+    "ZERO",
     "Builder",
     "bytes_",
+    "each_step",
     "each_vector",
+    "fetch",
     "fma",
     "instructions",
     "load",
     "pointer_at",
+    "same",
     "splat",
     "store",
     "sums",
@@ -33,14 +42,21 @@ __all__ = [
 LANES = 8
 
 
+def _registers() -> int:
+    # Those of aarch64 are 32 of four floats each.
+    return 32 if binding.get_host_cpu_features().get("avx512vl", False) else 16
+
+
 def _sums() -> int:
-    if binding.get_host_cpu_features().get("avx512vl", False):
-        # 32 registers of eight floats; the others hold what is multiplied.
+    if REGISTERS == 32:
+        # The others hold what is multiplied.
         return 24
     return 12 if platform.machine().lower() in ("aarch64", "arm64") else 10
 
 
-#: Vectors of sums that fit into this processor's registers.
+#: Vectors that this processor's registers hold.
+REGISTERS = _registers()
+#: Those of them that sums over channels may take.
 SUMS = _sums()
 
 Builder = Any
@@ -82,7 +98,11 @@ def store(builder: Builder, vector: Any, address: Any) -> None:
 
 def splat(builder: Builder, address: Any) -> Any:
     """A vector of one float, read from its address."""
-    scalar = builder.load(builder.inttoptr(address, FLOAT.as_pointer()))
+    return same(builder, builder.load(builder.inttoptr(address, FLOAT.as_pointer())))
+
+
+def same(builder: Builder, scalar: Any) -> Any:
+    """A vector of one float."""
     first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     return _shuffled(builder, first, first, [0] * LANES)
 
@@ -90,6 +110,14 @@ def splat(builder: Builder, address: Any) -> Any:
 def fma(builder: Builder, x: Any, y: Any, added: Any) -> Any:
     """x·y + added."""
     return builder.fadd(builder.fmul(x, y, flags=FLAGS), added, flags=FLAGS)
+
+
+def fetch(builder: Builder, address: Any) -> None:
+    """Has the line of the cache with an address brought near, while others are worked on; any address will do."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+    builder.call(function, [builder.inttoptr(address, byte), number(0), number(2), number(1)])
 
 
 def each_vector(
@@ -106,6 +134,24 @@ def each_vector(
     Returns:
         What is carried in the end.
     """
+    return each_step(builder, builder.mul(floats, bytes_(4)), bytes_(4 * LANES), carried, body)
+
+
+def each_step(
+    builder: Builder, end: Any, step: Any, carried: Sequence[Any], body: Callable[[Any, list[Any]], list[Any]]
+) -> list[Any]:
+    """A loop over offsets in bytes.
+
+    Args:
+        builder: LLVM's.
+        end: the offset behind the last, larger than 0.
+        step: from offset to offset.
+        carried: what the loop begins with.
+        body: is handed the offset and what is carried, and returns what is carried on.
+
+    Returns:
+        What is carried in the end.
+    """
     before, function = builder.block, builder.function
     inside, behind = function.append_basic_block("inside"), function.append_basic_block("behind")
     builder.branch(inside)
@@ -116,11 +162,11 @@ def each_vector(
     for each, value in zip(held, carried, strict=True):
         each.add_incoming(value, before)
     results = body(offset, list(held))
-    following = builder.add(offset, bytes_(4 * LANES))
+    following = builder.add(offset, step)
     offset.add_incoming(following, builder.block)
     for each, value in zip(held, results, strict=True):
         each.add_incoming(value, builder.block)
-    builder.cbranch(builder.icmp_signed("<", following, builder.mul(floats, bytes_(4))), inside, behind)
+    builder.cbranch(builder.icmp_signed("<", following, end), inside, behind)
     builder.position_at_end(behind)
     return results
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from segcontext.native import vectors
 from segcontext.native.vectors import LANES, SUMS, bytes_, fma, instructions, load, pointer_at
@@ -108,16 +106,11 @@ def prefetch(typing: Any, address: Any, channels: Any) -> Any:
     """Has a pixel brought near, while others are worked on."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        name = "llvm.prefetch.p0"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
         address, channels = arguments
 
         # Lines of the cache hold two vectors on nearly every processor.
         def body(offset: Any, held: list[Any]) -> list[Any]:
-            line = builder.inttoptr(builder.add(address, builder.mul(offset, bytes_(2))), byte)
-            builder.call(function, [line, number(0), number(2), number(1)])
+            vectors.fetch(builder, builder.add(address, builder.mul(offset, bytes_(2))))
             return held
 
         vectors.each_vector(builder, builder.ashr(channels, bytes_(1)), [], body)

@@ -51,12 +51,16 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, kernel_size: int, dilation: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The result, and for each pixel the logarithm of the sum of its exponentials."""
+    from segcontext.native import planar_attention
     from segcontext.native.local_attention import attend as kernel
     from segcontext.native.planes import Plane, each_part, filled
     from segcontext.native.windows import workspace
 
     images, depth, height, width = query.shape
     out, logs = pages.empty_like(value), value.new_empty((images, height, width), dtype=torch.float32)
+    if planar_attention.is_planar(query, key, value, out):
+        planar_attention.attend(query, key, value, out, logs, kernel_size, dilation, scale)
+        return out, logs
     around = kernel_size // 2
     planes = (Plane(query), Plane(key, around=around), Plane(value, around=around), Plane(out, written=True))
     channels = (filled(depth), filled(value.shape[1]))
@@ -92,6 +96,7 @@ def _differentiate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value; those that are not wanted have no elements."""
     from segcontext.native import local_attention_gradients as kernels
+    from segcontext.native import planar_attention
     from segcontext.native.planes import Plane, each_part, filled
     from segcontext.native.windows import workspace
 
@@ -102,6 +107,10 @@ def _differentiate(
         pages.empty_like(each) if want else each.new_empty(0)
         for each, want in zip((query, key, value), wanted, strict=True)
     )
+    if planar_attention.is_planar(query, key, value, gradient, *(each for each in outs if each.numel())):
+        asked = [each if want else None for each, want in zip(outs, wanted, strict=True)]
+        planar_attention.differentiate((query, key, value), gradient, asked, logs, kernel_size, dilation, scale)
+        return outs[0], outs[1], outs[2]
     shares = torch.empty(images * height * width, 2, kernel_size**2).numpy()
     flat, factor = logs.view(-1).numpy(), np.float32(scale)
 
