@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segcontext.native.jit import inlined, jit
 
-__all__ = ["finish", "finish_half", "finish_mixed", "share"]
+__all__ = ["finish", "finish_half", "finish_mixed", "share", "share_half"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -105,6 +105,31 @@ def share(logits: Array, offset: Array, exponential: bool, eps: Any, first: int,
             row = logits[k, start : start + pixels]
             for n in range(pixels):
                 row[n] = strip[k, n]
+
+
+@jit
+def share_half(logits: Array, offset: Array, exponential: bool, eps: Any, wide: Array, first: int, last: int) -> None:
+    """The same from bfloat16 logits, and in float32 besides where there is room for it: `wide` is (K, N) or (0, 0)."""
+    bases = logits.shape[0]
+    keep = len(wide) > 0
+    strip = np.empty((bases, STRIP), np.float32)
+    most, total = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
+    for start in range(first, last, STRIP):
+        pixels = min(STRIP, last - start)
+        for k in range(bases):
+            row, shift = logits[k, start : start + pixels], offset[k]
+            for n in range(pixels):
+                strip[k, n] = _wide(row[n]) + shift
+        _normalise(strip, pixels, exponential, eps, most, total)
+        for k in range(bases):
+            row = logits[k, start : start + pixels]
+            for n in range(pixels):
+                row[n] = _half(strip[k, n])
+        if keep:
+            for k in range(bases):
+                more = wide[k, start : start + pixels]
+                for n in range(pixels):
+                    more[n] = strip[k, n]
 
 
 @inlined

@@ -110,8 +110,8 @@ def em_attention(
         Euclidean one, which needs the length of each projected pixel, and saves C·D·N multiply-adds.
         There, bfloat16 pixels meet bases and responsibilities that are rounded to bfloat16, in products that are summed
         in float32 and rounded once; softmax, masses and norms are in float32, and logits are of bases about their
-        mean, so that their rounding is small. Where a gradient is asked for, and in the reference form, bfloat16 pixels
-        are computed in float32.
+        mean, so that their rounding is small. So are their gradients, where they run rearranged on the CPU. In the
+        reference form bfloat16 pixels are computed in float32.
 
     Example:
         >>> import torch
@@ -165,26 +165,27 @@ def em_attention(
         means = widen(bases).expand(x.shape[0], -1, -1)
         if gradient != "all":
             means = means.detach()
-        responsibilities = mass = None
+        responsibilities = drawn = mass = None
         history = []
         for iteration in range(max(iterations, 1)):
             last = iteration >= iterations - 1
             seen = pixels if gradient == "all" or (gradient == "last" and last) else constant
-            responsibilities = seen.assign(means, kernel, lam, eps)
+            responsibilities, drawn = seen.assign(means, kernel, lam, eps, keep=keep_history or last)
             if keep_history:
+                assert responsibilities is not None
                 history.append(responsibilities)
-            held = responsibilities if gradient == "all" else responsibilities.detach()
-            mass = held.sum(1)
+            held = drawn if gradient == "all" else drawn.detach()
+            mass = held.sum(1, dtype=torch.promote_types(held.dtype, torch.float32))
             if iterations > 0:
                 sums = (pixels if gradient == "all" else constant).gather(held, mass)
                 found = _maximize(sums, mass, norm, eps)
-                means = found if without_mass == "published" else torch.where((mass > eps)[..., None], found, means)
+                if without_mass == "keep" and not (form == "native" and bool((mass > eps).all())):
+                    found = torch.where((mass > eps)[..., None], found, means)
+                means = found
         assert responsibilities is not None
+        assert drawn is not None
         assert mass is not None
-        if residual is None:
-            reconstruction = pixels.rebuild(responsibilities, means)
-        else:
-            reconstruction = pixels.add_to(residual, responsibilities, means)
+        reconstruction = pixels.rebuild(drawn, means) if residual is None else pixels.add_to(residual, drawn, means)
     return EMAttention(reconstruction, responsibilities, means, mass, torch.stack(history) if keep_history else None)
 
 
