@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segcontext.ops.implementations import Implementation, choose
 from segcontext.ops.precision import widen
+from segcontext.ops.products import product
 
 __all__ = ["DoubleAttention", "double_attention"]
 
@@ -81,12 +82,12 @@ def double_attention(
         if choose("double_attention", implementation, {"rearranged": obstacle}) == "rearranged":
             return _in_bfloat16(*given, keep_maps)
         gather = widen(gather_logits).softmax(-1)
-        descriptors = widen(features) @ gather.mT
+        descriptors = product(widen(features), gather.mT)
         kept = gather if keep_maps else None
         # Its memory is used again.
         del gather
         distribute = widen(distribute_logits).softmax(1)
-        output = (descriptors @ distribute).to(features.dtype)
+        output = product(descriptors, distribute).to(features.dtype)
         return DoubleAttention(output, kept, distribute if keep_maps else None)
 
 
@@ -94,13 +95,11 @@ def _in_bfloat16(
     features: Tensor, gather_logits: Tensor, distribute_logits: Tensor, keep_maps: bool
 ) -> DoubleAttention:
     """Products of bfloat16. The softmax is in float32 inside in any case; the maps are so where they are kept."""
-    gather, narrow_gather = _softmax(gather_logits, -1, keep_maps)
-    # One image at a time: the batched product is slow where a matrix is transposed.
-    descriptors = [one @ collects.mT for one, collects in zip(features, narrow_gather, strict=True)]
-    del narrow_gather
-    distribute, narrow_distribute = _softmax(distribute_logits, 1, keep_maps)
-    output = torch.stack([each @ hands for each, hands in zip(descriptors, narrow_distribute, strict=True)])
-    return DoubleAttention(output, gather, distribute)
+    gather, collects = _softmax(gather_logits, -1, keep_maps)
+    descriptors = product(features, collects.mT)
+    del collects
+    distribute, hands = _softmax(distribute_logits, 1, keep_maps)
+    return DoubleAttention(product(descriptors, hands), gather, distribute)
 
 
 def _softmax(logits: Tensor, dim: int, keep: bool) -> tuple[Tensor | None, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.precision import widen
+from segcontext.ops.products import product
 
 __all__ = ["LENGTHS", "NOTHING", "FoldedPixels", "Projection", "folding_obstacle"]
 
@@ -69,7 +70,7 @@ class FoldedPixels(NamedTuple):
     def assign(self, means: Tensor, kernel: str, lam: float, eps: float, *, keep: bool) -> tuple[Tensor | None, Tensor]:
         """The E step, (B, N, K): in float32 or wider, which may be `None` unless kept, and as the products take it."""
         slope, offset = self.logit_terms(means, kernel, lam)
-        logits = widen(_product(slope, self.x.mT))
+        logits = widen(product(slope, self.x.mT))
         if offset is not None:
             logits = logits + offset.unsqueeze(-1)
         if kernel != "inner_product":
@@ -82,16 +83,16 @@ class FoldedPixels(NamedTuple):
     def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
         """Σₙ zₙₖ (W xₙ + b), (B, K, C)."""
         if self.pixel_major():
-            return self.projected_sums(_product(responsibilities.mT, self.x), mass)
+            return self.projected_sums(product(responsibilities.mT, self.x), mass)
         # So its gradient, too, has pixels side by side.
-        return self.projected_sums(_product(self.x.mT, responsibilities).mT, mass)
+        return self.projected_sums(product(self.x.mT, responsibilities).mT, mass)
 
     def rebuild(self, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R, (B, N, C)."""
         means = means.to(self.x.dtype)
         if self.pixel_major():
-            return _product(responsibilities, means).to(self.dtype)
-        return _product(means.mT, responsibilities.mT).mT.to(self.dtype)
+            return product(responsibilities, means).to(self.dtype)
+        return product(means.mT, responsibilities.mT).mT.to(self.dtype)
 
     def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R and what follows, (B, N, C)."""
@@ -126,13 +127,3 @@ class FoldedPixels(NamedTuple):
         """Whether a pixel's channels lie beside each other."""
         # The compiler lays out as it likes, and asking it would tie a program to a size.
         return not torch.compiler.is_compiling() and self.x.stride(-1) == 1
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Batched; on the CPU one image after the other in bfloat16, where the batched one is slow to transpose."""
-    if left.dtype != torch.bfloat16 or left.device.type != "cpu" or torch.compiler.is_compiling() or len(left) == 0:
-        return left @ right
-    if len(left) == 1:
-        # Parts of a tensor hand their gradients back by a copy, and one image is the whole of it.
-        return (left.squeeze(0) @ right.squeeze(0)).unsqueeze(0)
-    return torch.stack([one @ other for one, other in zip(left, right, strict=True)])
