@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segcontext.native.jit import inlined, jit
 
-__all__ = ["finish", "finish_half", "finish_mixed", "share", "share_half"]
+__all__ = ["finish", "finish_half", "finish_mixed", "half", "share", "share_half"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -45,13 +45,13 @@ def _exp(v: Any) -> Any:
 
 
 @inlined
-def _wide(half: Any) -> Any:
+def _wide(narrow: Any) -> Any:
     """A bfloat16 number as float32."""
-    return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
+    return np.uint32(np.uint32(narrow) << np.uint32(16)).view(np.float32)
 
 
 @inlined
-def _half(value: Any) -> Any:
+def half(value: Any) -> Any:
     """The nearest bfloat16 number, the even one of two; what is no number stays none."""
     bits = np.float32(value).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
@@ -124,7 +124,7 @@ def share_half(logits: Array, offset: Array, exponential: bool, eps: Any, wide: 
         for k in range(bases):
             row = logits[k, start : start + pixels]
             for n in range(pixels):
-                row[n] = _half(strip[k, n])
+                row[n] = half(strip[k, n])
         if keep:
             for k in range(bases):
                 more = wide[k, start : start + pixels]
@@ -177,7 +177,7 @@ def finish_half(x: Array, y: Array, bias: Array, by_row: bool, out: Array, start
         if by_row:
             shift = bias[row]
             for n in range(pixels):
-                into[n] = _half(_relu(_wide(base[n]) + _wide(added[n]) + shift))
+                into[n] = half(_relu(_wide(base[n]) + _wide(added[n]) + shift))
         else:
             for n in range(pixels):
-                into[n] = _half(_relu(_wide(base[n]) + _wide(added[n]) + bias[n]))
+                into[n] = half(_relu(_wide(base[n]) + _wide(added[n]) + bias[n]))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.ops.em_folded import Projection
+from segcontext.ops.em_native import renewed
 from segcontext.ops.em_pixels import em_form, pixels_in_form
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
@@ -178,10 +179,11 @@ def em_attention(
             mass = held.sum(1, dtype=torch.promote_types(held.dtype, torch.float32))
             if iterations > 0:
                 sums = (pixels if gradient == "all" else constant).gather(held, mass)
+                if form == "native" and norm == "l2":
+                    means = renewed(sums, mass, means, eps, keep=without_mass == "keep")
+                    continue
                 found = _maximize(sums, mass, norm, eps)
-                if without_mass == "keep" and not (form == "native" and bool((mass > eps).all())):
-                    found = torch.where((mass > eps)[..., None], found, means)
-                means = found
+                means = found if without_mass == "published" else torch.where((mass > eps)[..., None], found, means)
         assert responsibilities is not None
         assert drawn is not None
         assert mass is not None

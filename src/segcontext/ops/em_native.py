@@ -16,7 +16,7 @@ from segcontext.ops.em_finish import finish_channels, finish_pixels
 from segcontext.ops.em_folded import LENGTHS, FoldedPixels
 from segcontext.ops.em_residual import Residual
 
-__all__ = ["NativePixels", "native_obstacle"]
+__all__ = ["NativePixels", "native_obstacle", "renewed"]
 
 #: What the loops do not add: float32 to bfloat16, which no module comes to.
 NARROWED = (torch.bfloat16, torch.float32)
@@ -83,6 +83,17 @@ class NativePixels(FoldedPixels):
             split(shape[2], run, grain=max(1024, SHARED // shape[1]))
         return wide.mT if keep or not narrow else None, drawn.mT
 
+    def logit_terms(self, means: Tensor, kernel: str, lam: float) -> tuple[Tensor, Tensor | None]:
+        """Logits are affine in x: their slopes (B, K, D), in the dtype of x, and offsets (B, K), `None` for zeros."""
+        from segcontext.native.em_bases import centre_half
+
+        alone = self.weight is None and self.bias is None and self.x.dtype == torch.bfloat16
+        if kernel != "exponential_inner_product" or not alone:
+            return super().logit_terms(means, kernel, lam)
+        slopes = torch.empty(means.shape, dtype=torch.bfloat16)
+        centre_half(means.detach().numpy(), np.float32(lam), slopes.view(torch.uint16).numpy())
+        return slopes, None
+
     def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
         """Σₙ zₙₖ (W xₙ + b), (B, K, C)."""
         narrow = responsibilities.mT
@@ -119,3 +130,21 @@ class NativePixels(FoldedPixels):
             one = (base[image], responsibilities[image], means[image], weight, residual.bias.float(), out[image])
             (finish_pixels if self.pixel_major() else finish_channels)(*one)
         return out if self.pixel_major() else out.mT
+
+
+def renewed(sums: Tensor, mass: Tensor, means: Tensor, eps: float, *, keep: bool) -> Tensor:
+    """The M step with bases of unit length, as `segcontext.ops.em_attention` has it, (B, K, C).
+
+    Args:
+        sums: Σₙ zₙₖ xₙ, (B, K, C).
+        mass: Σₙ zₙₖ, (B, K).
+        means: the bases so far, (B, K, C).
+        eps: added to masses and lengths.
+        keep: whether a basis of no more mass than that stays as it was.
+    """
+    from segcontext.native.em_bases import renew
+
+    found = torch.empty(means.shape)
+    totals, masses, before = (each.detach().contiguous().numpy() for each in (sums, mass, means))
+    renew(totals, masses, before, np.float32(eps), keep, found.numpy())
+    return found
