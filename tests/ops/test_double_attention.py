@@ -93,3 +93,15 @@ def test_bfloat16_products_stay_within_their_bound(layout, sizes):
     assert (found.output.double() - exact.output).norm() <= 1.5 * 2**-8 * exact.output.norm()
     torch.testing.assert_close(found.gather.double(), exact.gather, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(found.distribute.double(), exact.distribute, rtol=1e-5, atol=1e-7)
+    alone = double_attention(*given, keep_maps=False, implementation="rearranged")
+    assert (alone.output.double() - exact.output).norm() <= 1.5 * 2**-8 * exact.output.norm()
+
+
+@pytest.mark.parametrize("form", ["reference", "rearranged"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_maps_that_nobody_asks_for_are_not_there(form, dtype):
+    given = tensors(dtype=dtype)
+    found = double_attention(*given, keep_maps=False, implementation=form)
+    assert found.gather is None
+    assert found.distribute is None
+    torch.testing.assert_close(found.output, double_attention(*given, implementation=form).output)

@@ -106,6 +106,24 @@ def test_gradients_of_the_rearranged_form(kernel, gradient, layout):
     assert [each is not None for each in results[0]] == [True, True, gradient == "all", True, True]
 
 
+@pytest.mark.parametrize("gradient", ["last", "all"])
+@pytest.mark.parametrize("layout", ["pixel-major", "channel-major"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_bfloat16_gradients_of_the_rearranged_form_stay_within_their_bound(gradient, layout, batch):
+    """To within 4 u: everything that is rounded on the way forward is, on the way back, rounded once more."""
+    x, bases, _ = given(batch, 300, 32, 32, 8)
+    x = laid_out(x.bfloat16(), layout)
+    found = []
+    for form, pixels in (("reference", x.double()), ("rearranged", x)):
+        leaf = pixels.clone().requires_grad_()
+        out = em_attention(
+            leaf, bases.to(torch.promote_types(leaf.dtype, torch.float32)), gradient=gradient, implementation=form
+        ).reconstruction
+        sign = draw(*out.shape, seed=5).bfloat16().to(out.dtype)
+        found.append(torch.autograd.grad((out * sign).sum(), leaf)[0].double())
+    assert (found[1] - found[0]).norm() <= 4 * U * found[0].norm()
+
+
 @every_form
 def test_nothing_is_followed_by_default(form):
     x, bases, projection = given()

@@ -64,10 +64,13 @@ class A2(nn.Module):
             (B, C, h, w), and the evidence where asked for.
         """
         batch, _, height, width = x.shape
-        found = double_attention(self.value(x).flatten(2), self.gather(x).flatten(2), self.distribute(x).flatten(2))
+        projected = (layer(x).flatten(2) for layer in (self.value, self.gather, self.distribute))
+        found = double_attention(*projected, keep_maps=evidence)
         out = x + self.project(found.output.reshape(batch, -1, height, width))
         if not evidence:
             return Context(out)
+        assert found.gather is not None
+        assert found.distribute is not None
         gather, distribute = (
             maps.detach().reshape(batch, -1, height, width) for maps in (found.gather, found.distribute)
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,28 +29,35 @@ def count_natively(prediction: Labels, target: Labels, num_classes: int, ignore_
     Raises:
         ShapeError: the two have different shapes, or are not integers.
     """
-    from segcontext.native.confusion import count_pairs, count_words
+    from segcontext.native.confusion import count_pairs, count_runs
 
     predicted, truth = (labels.reshape(-1) for labels in plain_pair(prediction, target))
-    whole = len(truth) // 8 * 8 if truth.dtype == np.uint8 else 0
-    total = np.zeros(num_classes**2, dtype=np.int64)
+    # Behind the classes, a column is for what is none, one row for void and one for what is none.
+    total = np.zeros((num_classes + 2, num_classes + 1), dtype=np.int64)
+    tables = _tables(num_classes, ignore_index) if truth.dtype == np.uint8 else None
     adding = threading.Lock()
-    valid = [True]
 
     def count(first: int, last: int) -> None:
         counts = np.zeros_like(total)
-        # In words of eight pixels, and what is left over at the end.
-        start, stop = min(8 * first, whole), min(8 * last, whole)
-        fine = True
-        if start < stop:
-            guesses, true = (labels[start:stop].view(np.uint64) for labels in (predicted, truth))
-            fine = count_words(guesses, true, num_classes, ignore_index, counts)
-        rest = slice(max(8 * first, whole), min(8 * last, len(truth)))
-        fine = count_pairs(predicted[rest], truth[rest], num_classes, ignore_index, counts) and fine
+        those = predicted[first:last], truth[first:last]
+        if tables is None:
+            count_pairs(*those, num_classes, ignore_index, counts)
+        else:
+            count_runs(*those, *tables, counts.reshape(-1))
         with adding:
             total[:] += counts
-            valid[0] &= fine
 
-    # Each part has counts of its own, which must not outweigh its pixels.
-    native.split(-(-len(truth) // 8), count, grain=max(2**13, num_classes**2 // 8), parts_each=2)
-    return torch.from_numpy(total).view(num_classes, num_classes) if valid[0] else None
+    # Each part has counts of its own, which must not outweigh its pixels, and to wake a thread takes as long as 2¹⁸.
+    native.split(len(truth), count, grain=max(2**18, num_classes**2))
+    wrong = total[-1].any() or total[:num_classes, -1].any()
+    return None if wrong else torch.from_numpy(total[:num_classes, :num_classes].copy())
+
+
+@lru_cache(maxsize=16)
+def _tables(classes: int, void: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where labels of eight bits are counted: each predicted value's column, and where each true one's row begins."""
+    columns = np.minimum(np.arange(256), classes)
+    rows = np.where(columns < classes, columns, classes + 1)
+    if 0 <= void < 256:
+        rows[void] = classes
+    return columns, rows * (classes + 1)

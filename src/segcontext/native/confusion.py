@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from segcontext.native.bits import bits_below, where_unlike
 from segcontext.native.jit import jit
 
-__all__ = ["count_pairs", "count_words"]
+__all__ = ["count_pairs", "count_runs"]
 
 
 @jit
-def count_pairs(prediction: Any, target: Any, classes: int, void: int, counts: Any) -> bool:
+def count_pairs(prediction: Any, target: Any, classes: int, void: int, counts: Any) -> None:
     """Counts predictions of each class by true class.
 
     Args:
@@ -18,58 +21,40 @@ def count_pairs(prediction: Any, target: Any, classes: int, void: int, counts: A
         target: integers, (n,).
         classes: how many there are.
         void: the target value that is not counted.
-        counts: int64, (classes², ), added to.
-
-    Returns:
-        Whether all values were classes; the counts are of no use otherwise.
+        counts: int64, (classes + 2, classes + 1), added to. Behind the classes, a column is for what is none, one row
+            for void and one for what is none.
     """
     for n in range(len(target)):
         truth, guess = int(target[n]), int(prediction[n])
-        if truth == void:
-            continue
-        if truth < 0 or truth >= classes or guess < 0 or guess >= classes:
-            return False
-        counts[truth * classes + guess] += 1
-    return True
+        row = truth if 0 <= truth < classes else classes + 1
+        column = guess if 0 <= guess < classes else classes
+        counts[classes if truth == void else row, column] += 1
 
 
 @jit
-def count_words(prediction: Any, target: Any, classes: int, void: int, counts: Any) -> bool:
-    """The same for labels of eight bits, eight of them in a word; neighbours are mostly alike.
+def count_runs(prediction: Any, target: Any, columns: Any, rows: Any, counts: Any) -> None:
+    """The same for labels of eight bits, run by run: neighbours are mostly alike.
 
     Args:
-        prediction: uint64, (n / 8,).
-        target: uint64, (n / 8,).
-        classes: how many there are.
-        void: the target value that is not counted.
-        counts: int64, (classes², ), added to.
-
-    Returns:
-        Whether all values were classes.
+        prediction: uint8, (n,).
+        target: uint8, (n,).
+        columns: of each predicted value, its column in the counts, (256,).
+        rows: of each target value, its row in the counts times their width, (256,).
+        counts: int64, (classes + 2, classes + 1) as above but flat, added to.
     """
-    run, place = 0, -1
-    guesses, truths = prediction[0], target[0]
-    for n in range(len(target)):
-        if place >= 0 and prediction[n] == guesses and target[n] == truths:
-            run += 8
-            continue
-        if place >= 0:
-            counts[place] += run
-        guesses, truths = prediction[n], target[n]
-        guess, truth = int(guesses & 255), int(truths & 255)
-        run, place = 0, -1
-        if guesses == guess * 0x0101010101010101 and truths == truth * 0x0101010101010101 and truth != void:
-            if truth >= classes or guess >= classes:
-                return False
-            run, place = 8, truth * classes + guess
-            continue
-        for shift in range(0, 64, 8):
-            guess, truth = int((guesses >> shift) & 255), int((truths >> shift) & 255)
-            if truth == void:
-                continue
-            if truth >= classes or guess >= classes:
-                return False
-            counts[truth * classes + guess] += 1
-    if place >= 0:
-        counts[place] += run
-    return True
+    n = len(target)
+    # The first pixel of the run.
+    begin = 0
+    at = 0
+    while at + 64 < n:
+        ends = where_unlike(prediction, at, prediction, at + 1) | where_unlike(target, at, target, at + 1)
+        while ends:
+            last = at + bits_below(ends)
+            counts[rows[target[last]] + columns[prediction[last]]] += last + 1 - begin
+            begin = last + 1
+            ends &= ends - np.uint64(1)
+        at += 64
+    for last in range(at, n):
+        if last + 1 == n or prediction[last] != prediction[last + 1] or target[last] != target[last + 1]:
+            counts[rows[target[last]] + columns[prediction[last]]] += last + 1 - begin
+            begin = last + 1

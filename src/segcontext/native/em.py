@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segcontext.native.jit import inlined, jit
 
-__all__ = ["finish", "finish_half", "finish_mixed", "share"]
+__all__ = ["finish", "finish_half", "finish_mixed", "half", "share", "share_half"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -45,13 +45,13 @@ def _exp(v: Any) -> Any:
 
 
 @inlined
-def _wide(half: Any) -> Any:
+def _wide(narrow: Any) -> Any:
     """A bfloat16 number as float32."""
-    return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
+    return np.uint32(np.uint32(narrow) << np.uint32(16)).view(np.float32)
 
 
 @inlined
-def _half(value: Any) -> Any:
+def half(value: Any) -> Any:
     """The nearest bfloat16 number, the even one of two; what is no number stays none."""
     bits = np.float32(value).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
@@ -107,6 +107,31 @@ def share(logits: Array, offset: Array, exponential: bool, eps: Any, first: int,
                 row[n] = strip[k, n]
 
 
+@jit
+def share_half(logits: Array, offset: Array, exponential: bool, eps: Any, wide: Array, first: int, last: int) -> None:
+    """The same from bfloat16 logits, and in float32 besides where there is room for it: `wide` is (K, N) or (0, 0)."""
+    bases = logits.shape[0]
+    keep = len(wide) > 0
+    strip = np.empty((bases, STRIP), np.float32)
+    most, total = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
+    for start in range(first, last, STRIP):
+        pixels = min(STRIP, last - start)
+        for k in range(bases):
+            row, shift = logits[k, start : start + pixels], offset[k]
+            for n in range(pixels):
+                strip[k, n] = _wide(row[n]) + shift
+        _normalise(strip, pixels, exponential, eps, most, total)
+        for k in range(bases):
+            row = logits[k, start : start + pixels]
+            for n in range(pixels):
+                row[n] = half(strip[k, n])
+        if keep:
+            for k in range(bases):
+                more = wide[k, start : start + pixels]
+                for n in range(pixels):
+                    more[n] = strip[k, n]
+
+
 @inlined
 def _relu(value: Any) -> Any:
     """The larger of 0 and a number; what is no number stays none."""
@@ -152,7 +177,7 @@ def finish_half(x: Array, y: Array, bias: Array, by_row: bool, out: Array, start
         if by_row:
             shift = bias[row]
             for n in range(pixels):
-                into[n] = _half(_relu(_wide(base[n]) + _wide(added[n]) + shift))
+                into[n] = half(_relu(_wide(base[n]) + _wide(added[n]) + shift))
         else:
             for n in range(pixels):
-                into[n] = _half(_relu(_wide(base[n]) + _wide(added[n]) + bias[n]))
+                into[n] = half(_relu(_wide(base[n]) + _wide(added[n]) + bias[n]))

@@ -9,9 +9,10 @@ from numba import types
 from numba.core import datamodel, extending
 
 from segcontext.native.intrinsics import called, intrinsic, pointer, spread
-from segcontext.native.lanes import LANES
 
-__all__ = ["lanes_at", "larger", "nothing", "plus", "put_lanes"]
+__all__ = ["LANES", "filled", "lanes", "lanes_at", "larger", "nothing", "plus", "put_lanes"]
+
+LANES = 16
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
@@ -20,7 +21,8 @@ class _Lanes(types.Type):  # type: ignore[misc, unused-ignore]
     """What kernels hold the values in."""
 
 
-_lanes = _Lanes("lanes")
+#: The type of such values in kernels.
+lanes = _Lanes("lanes")
 
 
 @extending.register_model(_Lanes)
@@ -32,7 +34,13 @@ class _LanesModel(datamodel.models.PrimitiveModel):  # type: ignore[misc, unused
 @intrinsic
 def nothing(_: Any) -> Any:
     """Zeros."""
-    return _lanes(), lambda context, builder, signature, values: ir.Constant(_FLOATS, [0.0] * LANES)
+    return lanes(), lambda context, builder, signature, values: ir.Constant(_FLOATS, [0.0] * LANES)
+
+
+@intrinsic
+def filled(_: Any, value: Any) -> Any:
+    """One float32 everywhere."""
+    return lanes(types.float32), lambda context, builder, signature, values: spread(builder, values[0], _FLOATS)
 
 
 @intrinsic
@@ -42,7 +50,7 @@ def lanes_at(_: Any, values: Any, at: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load(pointer(context, builder, signature.args[0], values[0], values[1], _FLOATS), align=4)
 
-    return _lanes(values, types.intp), generate
+    return lanes(values, types.intp), generate
 
 
 @intrinsic
@@ -64,7 +72,7 @@ def plus(_: Any, total: Any, factor: Any, weights: Any) -> Any:
         factors = spread(builder, values[1], _FLOATS)
         return called(builder, f"llvm.fma.v{LANES}f32", [factors, values[2], values[0]], _FLOATS)
 
-    return _lanes(_lanes, types.float32, _lanes), generate
+    return lanes(lanes, types.float32, lanes), generate
 
 
 @intrinsic
@@ -74,4 +82,4 @@ def larger(_: Any, values: Any, others: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *values), *values)
 
-    return _lanes(_lanes, _lanes), generate
+    return lanes(lanes, lanes), generate

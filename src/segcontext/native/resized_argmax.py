@@ -6,37 +6,50 @@ from typing import Any
 
 import numpy as np
 
+from segcontext.native.bits import bits_below
+from segcontext.native.cells import between, chosen, highest, lowest, mixed, put_class, put_classes, reaching
 from segcontext.native.jit import inlined, jit
-from segcontext.native.lanes import LANES, between, contend
+from segcontext.native.lane_values import LANES, filled, lanes_at, larger, plus, put_lanes
 
 __all__ = ["BLOCK", "argmax_rows"]
 
 #: Rows of labels that are found together, at most; they share their cells.
 BLOCK = 16
 
+#: Cells beside each other that are found together, one bit each of a word.
+CELLS = 64
+
+#: From a class's values of a row to those of the next: the corners of the cells, and what vectors read beyond.
+PITCH = CELLS + LANES
+
+#: In a float32, all but the sign; and the least of these bits that are no number.
+MAGNITUDE, INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
+
 
 @inlined
-def _run(line: Any, words: Any, other: Any, others: Any, j: int) -> tuple[int, int]:
-    """The next cells from j on that are set in two lines, their first and the one behind their last."""
-    end = 8 * len(words)
-    while j < end:
-        if words[j >> 3] & others[j >> 3] == 0:
-            j = (j | 7) + 1
-        elif line[j] & other[j]:
-            break
-        else:
-            j += 1
-    stop = j
-    while stop < end and line[stop] & other[stop]:
-        stop += 1
-    return j, stop
+def _hold(logits: Any, row: int, left: int, held: Any, start: int) -> Any:
+    """Copies a row's corners of some cells, as bits, and returns the largest amount among them, as bits.
+
+    Lines of a map lie a power of two apart, where the caches would have them push each other out.
+    """
+    classes, _, width = logits.shape
+    corners = min(CELLS + 1, width - left)
+    most = np.int32(0)
+    for c in range(classes):
+        line, into = logits[c, row, left : left + corners], held[start + c * PITCH : start + c * PITCH + CELLS + 1]
+        for j in range(corners):
+            into[j] = line[j]
+            most = max(most, np.int32(line[j] & MAGNITUDE))
+        # Behind the last value it takes its own place.
+        for j in range(corners, CELLS + 1):
+            into[j] = line[corners - 1]
+    return most
 
 
 @jit
 def argmax_rows(
     logits: Any,
-    held: int,
-    slack: Any,
+    skipped: int,
     upper: Any,
     above: Any,
     below: Any,
@@ -46,16 +59,15 @@ def argmax_rows(
     labels: Any,
     first: int,
     last: int,
-) -> None:
+) -> bool:
     """Finds the labels of some rows.
 
     A cell is what lies between four neighbouring values. Within it a class stays between the smallest and the largest
     of its four values, so that only those classes are interpolated whose largest reaches the smallest of all others.
 
     Args:
-        logits: float32, (classes, rows held, w), all finite.
-        held: which row of the features the first of them is.
-        slack: by how much rounding may carry an interpolated value beyond those that it lies between.
+        logits: float32 as the int32 that they are in memory, (classes, rows held, w).
+        skipped: which row of the features the first of them is.
         upper: of each row of labels, the row of the features above it, int32, (H,).
         above: its weight, float32, (H,).
         below: the weight of the row below it, (H,).
@@ -65,76 +77,113 @@ def argmax_rows(
         labels: integers, (H, W), to be filled.
         first: first row to fill.
         last: row behind the last.
+
+    Returns:
+        Whether all logits were finite; the labels are of no use otherwise.
     """
     classes, rows, width = logits.shape
-    columns = labels.shape[1]
-    floor = np.empty(width, np.float32)
-    reaches = np.zeros((classes + 1, (width // 8 + 1) * 8), np.uint8)
-    words = reaches.view(np.uint64)
-    # A class that reaches a cell alone has won it; the last line holds the cells that several reach.
-    several = reaches[classes]
-    count = np.empty(width, np.int32)
-    sole = np.empty(width, np.int32)
-    over = np.empty(columns + LANES, np.float32)
-    under = np.empty(columns + LANES, np.float32)
-    best = np.empty((BLOCK, columns + LANES), np.float32)
-    found = np.empty((BLOCK, columns + LANES), np.int32)
-    y = first
-    while y < last:
-        end = y + 1
-        while end < min(last, y + BLOCK) and upper[end] == upper[y]:
-            end += 1
-        i = upper[y] - held
-        k = min(i + 1, rows - 1)
-        floor[:] = -np.inf
-        for c in range(classes):
-            a, b = logits[c, i], logits[c, k]
-            for j in range(width - 1):
-                floor[j] = max(floor[j], min(min(a[j], a[j + 1]), min(b[j], b[j + 1])))
-            floor[width - 1] = max(floor[width - 1], min(a[width - 1], b[width - 1]))
-        floor -= slack
-        count[:] = 0
-        for c in range(classes):
-            a, b, line = logits[c, i], logits[c, k], reaches[c]
-            for j in range(width - 1):
-                reached = max(max(a[j], a[j + 1]), max(b[j], b[j + 1])) >= floor[j]
-                line[j] = reached
-                count[j] += reached
-                sole[j] = c if reached else sole[j]
-            reached = max(a[width - 1], b[width - 1]) >= floor[width - 1]
-            line[width - 1] = reached
-            count[width - 1] += reached
-            sole[width - 1] = c if reached else sole[width - 1]
-        for j in range(width):
-            several[j] = count[j] > 1
-            for x in range(starts[j], starts[j + 1]):
-                labels[y, x] = sole[j]
-        for row in range(y + 1, end):
-            labels[row] = labels[y]
-        j, stop = _run(several, words[classes], several, words[classes], 0)
-        while j < stop:
+    # Two rows of corners, one after the other.
+    bits = np.zeros(2 * classes * PITCH, np.int32)
+    held = bits.view(np.float32)
+    reached = np.empty(classes, np.uint64)
+    sole = np.empty(CELLS, np.float32)
+    rivals = np.empty(CELLS * classes, np.int32)
+    count = np.empty(CELLS, np.int64)
+    tops = np.empty(classes * LANES, np.float32)
+    bottoms = np.empty(classes * LANES, np.float32)
+    most = np.empty(2, np.int32)
+    lines = np.empty(BLOCK * (labels.shape[1] + LANES), labels.dtype)
+    base = np.empty(labels.shape[1] + LANES, labels.dtype)
+    for left in range(0, width, CELLS):
+        cells = min(CELLS, width - left)
+        begin, columns = starts[left], starts[left + cells] - starts[left]
+        if columns == 0:
+            continue
+        pitch = columns + LANES
+        # Which of the two is the upper row, and what is held in each.
+        top, high_row, low_row = 0, -1, -1
+        y = first
+        while y < last:
+            end = y + 1
+            while end < min(last, y + BLOCK) and upper[end] == upper[y]:
+                end += 1
+            i = upper[y] - skipped
+            k = min(i + 1, rows - 1)
+            if low_row == i:
+                top, high_row, low_row = 1 - top, low_row, high_row
+            over, under = top * classes * PITCH, (1 - top) * classes * PITCH
+            if high_row != i:
+                most[top] = _hold(logits, i, left, bits, over)
+                high_row = i
+            if low_row != k:
+                most[1 - top] = _hold(logits, k, left, bits, under)
+                low_row = k
+            largest = np.int32(max(most[0], most[1]))
+            if largest >= INFINITE:
+                return False
+            # An interpolated value is off by at most four roundings.
+            slack = largest.view(np.float32) * np.float32(-(2.0**-20))
+            once, several = np.uint64(0), np.uint64(0)
+            for c in range(classes):
+                reached[c] = 0
+            for x in range(0, cells, LANES):
+                floor = lowest(held, over + x, under + x)
+                for c in range(1, classes):
+                    floor = larger(lowest(held, over + c * PITCH + x, under + c * PITCH + x), floor)
+                floor = plus(floor, slack, filled(np.float32(1)))
+                alone = filled(np.float32(0))
+                for c in range(classes):
+                    peak = highest(held, over + c * PITCH + x, under + c * PITCH + x)
+                    alone = chosen(peak, floor, filled(np.float32(c)), alone)
+                    word = reaching(peak, floor) << np.uint64(x)
+                    reached[c] |= word
+                    several |= once & word
+                    once |= word
+                put_lanes(alone, sole, x)
+            if cells < CELLS:
+                several &= (np.uint64(1) << np.uint64(cells)) - np.uint64(1)
+            # A class that reaches a cell alone has won it. What is written beyond its end, the next cell overwrites.
+            for j in range(cells):
+                for x in range(starts[left + j], starts[left + j + 1], LANES):
+                    put_class(np.int64(sole[j]), base, x - begin)
             for row in range(end - y):
-                best[row, starts[j] : starts[stop]] = -np.inf
-            j, stop = _run(several, words[classes], several, words[classes], stop)
-        for c in range(classes):
-            a, b = logits[c, i], logits[c, k]
-            j, stop = _run(reaches[c], words[c], several, words[classes], 0)
-            while j < stop:
-                for cell in range(j, stop):
-                    right = min(cell + 1, width - 1)
-                    for x in range(starts[cell], starts[cell + 1], LANES):
-                        between(a[cell], a[right], before, behind, over, x)
-                        between(b[cell], b[right], before, behind, under, x)
-                for row in range(end - y):
-                    u, v = above[y + row], below[y + row]
-                    for x in range(starts[j], starts[stop], LANES):
-                        contend(over, under, u, v, best[row], found[row], c, x, starts[stop])
-                j, stop = _run(reaches[c], words[c], several, words[classes], stop)
-        j, stop = _run(several, words[classes], several, words[classes], 0)
-        while j < stop:
+                line = lines[row * pitch : row * pitch + columns]
+                for x in range(columns):
+                    line[x] = base[x]
+            if several:
+                for j in range(cells):
+                    count[j] = 0
+                for c in range(classes):
+                    word = reached[c] & several
+                    while word:
+                        j = bits_below(word)
+                        rivals[j * classes + count[j]] = c
+                        count[j] += 1
+                        word &= word - np.uint64(1)
+            while several:
+                j = bits_below(several)
+                several &= several - np.uint64(1)
+                those = rivals[j * classes : (j + 1) * classes]
+                stop = starts[left + j + 1]
+                for x in range(starts[left + j], stop, LANES):
+                    for n in range(count[j]):
+                        a = over + those[n] * PITCH + j
+                        b = under + those[n] * PITCH + j
+                        put_lanes(between(held[a], held[a + 1], before, behind, x), tops, n * LANES)
+                        put_lanes(between(held[b], held[b + 1], before, behind, x), bottoms, n * LANES)
+                    for row in range(end - y):
+                        u, v = above[y + row], below[y + row]
+                        best = mixed(lanes_at(tops, 0), lanes_at(bottoms, 0), u, v)
+                        found = filled(np.float32(those[0]))
+                        for n in range(1, count[j]):
+                            value = mixed(lanes_at(tops, n * LANES), lanes_at(bottoms, n * LANES), u, v)
+                            # Of equal values the first class keeps its place.
+                            found = chosen(best, value, found, filled(np.float32(those[n])))
+                            best = larger(value, best)
+                        put_classes(found, lines, row * pitch + x - begin, stop - x)
             for row in range(end - y):
-                line, winners = labels[y + row], found[row]
-                for x in range(starts[j], starts[stop]):
-                    line[x] = winners[x]
-            j, stop = _run(several, words[classes], several, words[classes], stop)
-        y = end
+                line, into = lines[row * pitch : row * pitch + columns], labels[y + row, begin : begin + columns]
+                for x in range(columns):
+                    into[x] = line[x]
+            y = end
+    return True

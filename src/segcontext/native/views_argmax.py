@@ -8,8 +8,7 @@ import numpy as np
 
 from segcontext.native.addresses import carray, floats_at
 from segcontext.native.jit import inlined, jit
-from segcontext.native.lane_values import lanes_at, larger, nothing, plus, put_lanes
-from segcontext.native.lanes import LANES
+from segcontext.native.lane_values import LANES, lanes_at, larger, nothing, plus, put_lanes
 
 __all__ = ["MOST_ROWS", "TILE", "label_tiles"]
 

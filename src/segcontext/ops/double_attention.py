@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segcontext.ops.implementations import Implementation, choose
 from segcontext.ops.precision import widen
+from segcontext.ops.products import product
 
 __all__ = ["DoubleAttention", "double_attention"]
 
@@ -18,13 +19,13 @@ class DoubleAttention(NamedTuple):
 
     Attributes:
         output: (B, C, N), in the dtype of the features.
-        gather: (B, K, N), float32 or wider; each map sums to 1 over the positions.
-        distribute: (B, K, N), float32 or wider; each position sums to 1 over the maps.
+        gather: (B, K, N), float32 or wider, each map sums to 1 over the positions; `None` unless `keep_maps`.
+        distribute: (B, K, N), float32 or wider, each position sums to 1 over the maps; likewise.
     """
 
     output: Tensor
-    gather: Tensor
-    distribute: Tensor
+    gather: Tensor | None
+    distribute: Tensor | None
 
 
 def double_attention(
@@ -32,6 +33,7 @@ def double_attention(
     gather_logits: Tensor,
     distribute_logits: Tensor,
     *,
+    keep_maps: bool = True,
     implementation: Implementation | None = None,
 ) -> DoubleAttention:
     r"""Gathers K descriptors of the whole map, then hands each position its own mixture of them.
@@ -43,18 +45,20 @@ def double_attention(
         features: A, (B, C, N).
         gather_logits: B, (B, K, N); the softmax runs over the positions.
         distribute_logits: V, (B, K, N); the softmax runs over the maps.
+        keep_maps: whether both attention maps are returned.
         implementation: ``"reference"`` or ``"rearranged"``; `None` is what
             `segcontext.ops.implementations.use_implementation` says, or the faster one that can run.
 
     Returns:
-        The output and both attention maps.
+        The output, and both attention maps where asked for.
 
     Raises:
         ValueError: where the tensors do not fit together.
 
     Note:
         Softmax and sums are in float32 or wider, also under autocast. Rearranged, which is for bfloat16 features and
-        without gradients, maps and descriptors are rounded to bfloat16 before they meet what they weigh.
+        without gradients, maps and descriptors are rounded to bfloat16 before they meet what they weigh; maps that
+        nobody asks for are at once written so.
 
     Example:
         >>> import torch
@@ -75,12 +79,32 @@ def double_attention(
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(each.requires_grad for each in given)):
         obstacle = "it is neither compiled nor has it gradients"
     with torch.autocast(features.device.type, enabled=False):
-        gather = widen(gather_logits).softmax(-1)
-        distribute = widen(distribute_logits).softmax(1)
         if choose("double_attention", implementation, {"rearranged": obstacle}) == "rearranged":
-            # One image at a time: the batched product is slow where a matrix is transposed.
-            narrow = zip(features, gather.bfloat16(), distribute.bfloat16(), strict=True)
-            output = torch.stack([one @ collects.mT @ hands for one, collects, hands in narrow])
-            return DoubleAttention(output, gather, distribute)
-        descriptors = widen(features) @ gather.mT
-        return DoubleAttention((descriptors @ distribute).to(features.dtype), gather, distribute)
+            return _in_bfloat16(*given, keep_maps)
+        gather = widen(gather_logits).softmax(-1)
+        descriptors = product(widen(features), gather.mT)
+        kept = gather if keep_maps else None
+        # Its memory is used again.
+        del gather
+        distribute = widen(distribute_logits).softmax(1)
+        output = product(descriptors, distribute).to(features.dtype)
+        return DoubleAttention(output, kept, distribute if keep_maps else None)
+
+
+def _in_bfloat16(
+    features: Tensor, gather_logits: Tensor, distribute_logits: Tensor, keep_maps: bool
+) -> DoubleAttention:
+    """Products of bfloat16. The softmax is in float32 inside in any case; the maps are so where they are kept."""
+    gather, collects = _softmax(gather_logits, -1, keep_maps)
+    descriptors = product(features, collects.mT)
+    del collects
+    distribute, hands = _softmax(distribute_logits, 1, keep_maps)
+    return DoubleAttention(product(descriptors, hands), gather, distribute)
+
+
+def _softmax(logits: Tensor, dim: int, keep: bool) -> tuple[Tensor | None, Tensor]:
+    """A map in float32, where it is kept, and in bfloat16."""
+    if keep or logits.dtype != torch.bfloat16:
+        wide = widen(logits).softmax(dim)
+        return wide if keep else None, wide.bfloat16()
+    return None, logits.softmax(dim)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.ops.em_folded import Projection
+from segcontext.ops.em_native import renewed
 from segcontext.ops.em_pixels import em_form, em_site, pixels_in_form
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
@@ -113,8 +114,8 @@ def em_attention(
         Euclidean one, which needs the length of each projected pixel, and saves C·D·N multiply-adds.
         There, bfloat16 pixels meet bases and responsibilities that are rounded to bfloat16, in products that are summed
         in float32 and rounded once; softmax, masses and norms are in float32, and logits are of bases about their
-        mean, so that their rounding is small. Where a gradient is asked for, and in the reference form, bfloat16 pixels
-        are computed in float32.
+        mean, so that their rounding is small. So are their gradients, where they run rearranged on the CPU. In the
+        reference form bfloat16 pixels are computed in float32.
 
     Example:
         >>> import torch
@@ -177,26 +178,28 @@ def em_attention(
         means = widen(bases).expand(x.shape[0], -1, -1)
         if gradient != "all":
             means = means.detach()
-        responsibilities = mass = None
+        responsibilities = drawn = mass = None
         history = []
         for iteration in range(max(iterations, 1)):
             last = iteration >= iterations - 1
             seen = pixels if gradient == "all" or (gradient == "last" and last) else constant
-            responsibilities = seen.assign(means, kernel, lam, eps)
+            responsibilities, drawn = seen.assign(means, kernel, lam, eps, keep=keep_history or last)
             if keep_history:
+                assert responsibilities is not None
                 history.append(responsibilities)
-            held = responsibilities if gradient == "all" else responsibilities.detach()
-            mass = held.sum(1)
+            held = drawn if gradient == "all" else drawn.detach()
+            mass = held.sum(1, dtype=torch.promote_types(held.dtype, torch.float32))
             if iterations > 0:
                 sums = (pixels if gradient == "all" else constant).gather(held, mass)
+                if form == "native" and norm == "l2":
+                    means = renewed(sums, mass, means, eps, keep=without_mass == "keep")
+                    continue
                 found = _maximize(sums, mass, norm, eps)
                 means = found if without_mass == "published" else torch.where((mass > eps)[..., None], found, means)
         assert responsibilities is not None
+        assert drawn is not None
         assert mass is not None
-        if residual is None:
-            reconstruction = pixels.rebuild(responsibilities, means)
-        else:
-            reconstruction = pixels.add_to(residual, responsibilities, means)
+        reconstruction = pixels.rebuild(drawn, means) if residual is None else pixels.add_to(residual, drawn, means)
     return EMAttention(reconstruction, responsibilities, means, mass, torch.stack(history) if keep_history else None)
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.precision import widen
+from segcontext.ops.products import product
 
-__all__ = ["LENGTHS", "FoldedPixels", "Projection", "folding_obstacle"]
+__all__ = ["LENGTHS", "NOTHING", "FoldedPixels", "Projection", "folding_obstacle"]
 
 #: Why the Euclidean kernel does not fold.
 LENGTHS = "distances need the length of each projected pixel"
@@ -18,10 +19,15 @@ LENGTHS = "distances need the length of each projected pixel"
 Projection: TypeAlias = tuple[Tensor, Tensor | None]
 
 
-def folding_obstacle(dtype: torch.dtype, *, projected: bool, kernel: str, followed: bool) -> str | None:
+#: Why wide pixels alone run as the equations are.
+NOTHING = "wide pixels without a projection leave nothing to rearrange"
+
+
+def folding_obstacle(x: Tensor, dtype: torch.dtype, *, projected: bool, kernel: str, followed: bool) -> str | None:
     """Why EM of some pixels cannot run rearranged, in a few words; `None` where it can.
 
     Args:
+        x: the pixels before their projection.
         dtype: of the pixels after their projection.
         projected: whether there is a projection.
         kernel: 𝒦 of the E step.
@@ -30,8 +36,9 @@ def folding_obstacle(dtype: torch.dtype, *, projected: bool, kernel: str, follow
     if kernel == "euclidean":
         return LENGTHS
     if dtype == torch.bfloat16:
-        return "gradients of bfloat16 pixels are taken in float32" if followed else None
-    return None if projected else "wide pixels without a projection leave nothing to rearrange"
+        elsewhere = followed and (x.device.type != "cpu" or torch.compiler.is_compiling())
+        return "gradients of bfloat16 pixels are taken in float32" if elsewhere else None
+    return None if projected else NOTHING
 
 
 class FoldedPixels(NamedTuple):
@@ -60,43 +67,51 @@ class FoldedPixels(NamedTuple):
         weight, bias = (None if each is None else each.detach() for each in (self.weight, self.bias))
         return self._replace(x=self.x.detach(), weight=weight, bias=bias)
 
-    def assign(self, means: Tensor, kernel: str, lam: float, eps: float) -> Tensor:
-        """The E step, (B, N, K)."""
+    def assign(self, means: Tensor, kernel: str, lam: float, eps: float, *, keep: bool) -> tuple[Tensor | None, Tensor]:
+        """The E step, (B, N, K): in float32 or wider, which may be `None` unless kept, and as the products take it."""
         slope, offset = self.logit_terms(means, kernel, lam)
-        logits = widen(slope @ self.x.mT) + offset.unsqueeze(-1)
+        logits = widen(product(slope, self.x.mT))
+        if offset is not None:
+            logits = logits + offset.unsqueeze(-1)
         if kernel != "inner_product":
-            return logits.softmax(1).mT
-        similarity = logits.relu() + eps
-        return (similarity / similarity.sum(1, keepdim=True)).mT
+            found = logits.softmax(1).mT
+        else:
+            similarity = logits.relu() + eps
+            found = (similarity / similarity.sum(1, keepdim=True)).mT
+        return found, found.to(self.x.dtype)
 
     def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
         """Σₙ zₙₖ (W xₙ + b), (B, K, C)."""
-        return self.projected_sums(responsibilities.to(self.x.dtype).mT @ self.x, mass)
+        if self.pixel_major():
+            return self.projected_sums(product(responsibilities.mT, self.x), mass)
+        # So its gradient, too, has pixels side by side.
+        return self.projected_sums(product(self.x.mT, responsibilities).mT, mass)
 
     def rebuild(self, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R, (B, N, C)."""
-        means, responsibilities = means.to(self.x.dtype), responsibilities.to(self.x.dtype)
+        means = means.to(self.x.dtype)
         if self.pixel_major():
-            return (responsibilities @ means).to(self.dtype)
-        return (means.mT @ responsibilities.mT).mT.to(self.dtype)
+            return product(responsibilities, means).to(self.dtype)
+        return product(means.mT, responsibilities.mT).mT.to(self.dtype)
 
     def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R and what follows, (B, N, C)."""
         return residual.plus(self.rebuild(responsibilities, means))
 
-    def logit_terms(self, means: Tensor, kernel: str, lam: float) -> tuple[Tensor, Tensor]:
-        """Logits are affine in x: their slopes (B, K, D), in the dtype of x, and offsets (B, K)."""
-        slope, offset = means, means.new_zeros(means.shape[:-1])
+    def logit_terms(self, means: Tensor, kernel: str, lam: float) -> tuple[Tensor, Tensor | None]:
+        """Logits are affine in x: their slopes (B, K, D), in the dtype of x, and offsets (B, K), `None` for zeros."""
+        slope, offset = means, None
         if kernel == "rbf":
             # ‖x‖² is the same for every basis.
             slope, offset = 2 * lam * means, -lam * means.square().sum(-1)
-        elif kernel == "exponential_inner_product":
+        elif kernel == "exponential_inner_product" and lam != 1:
             slope = lam * means
         if kernel != "inner_product":
             # What all bases have in common changes no softmax, but it would be rounded along with each logit.
-            slope, offset = (each - each.mean(1, keepdim=True) for each in (slope, offset))
+            slope = slope - slope.mean(1, keepdim=True)
+            offset = None if offset is None else offset - offset.mean(1, keepdim=True)
         if self.bias is not None:
-            offset = offset + slope @ self.bias
+            offset = slope @ self.bias if offset is None else offset + slope @ self.bias
         if self.weight is not None:
             slope = slope @ self.weight
         return slope.to(self.x.dtype), offset

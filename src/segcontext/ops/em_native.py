@@ -16,10 +16,13 @@ from segcontext.ops.em_finish import finish_channels, finish_pixels
 from segcontext.ops.em_folded import LENGTHS, FoldedPixels
 from segcontext.ops.em_residual import Residual
 
-__all__ = ["NativePixels", "native_obstacle"]
+__all__ = ["NativePixels", "native_obstacle", "renewed"]
 
 #: What the loops do not add: float32 to bfloat16, which no module comes to.
 NARROWED = (torch.bfloat16, torch.float32)
+
+#: Responsibilities of each thread, at least: PyTorch's threads are still awake after the product before.
+SHARED = 2**20
 
 
 def native_obstacle(dtype: torch.dtype, *given: Tensor | None, kernel: str, followed: bool) -> str | None:
@@ -60,43 +63,58 @@ class NativePixels(FoldedPixels):
             return super().widened()._replace(x=narrow if dense is x else narrow.mT)
         return super().widened()
 
-    def assign(self, means: Tensor, kernel: str, lam: float, eps: float) -> Tensor:
-        """The E step, (B, N, K)."""
-        from segcontext.native.em import share
+    def assign(self, means: Tensor, kernel: str, lam: float, eps: float, *, keep: bool) -> tuple[Tensor | None, Tensor]:
+        """The E step, (B, N, K): in float32, which may be `None` unless kept, and as the products take it."""
+        from segcontext.native.em import share, share_half
 
         slopes, offsets = self.logit_terms(means, kernel, lam)
-        batch, pixels = self.x.shape[:2]
-        logits = roomy((batch, means.shape[1], pixels), torch.float32)
-        for x, slope, offset, out in zip(self.x, slopes, offsets, logits, strict=True):
-            if x.dtype == torch.float32:
-                torch.mm(slope, x.mT, out=out)
+        shape = (len(self.x), means.shape[1], self.x.shape[1])
+        drawn = roomy(shape, self.x.dtype)
+        narrow = self.x.dtype == torch.bfloat16
+        wide = roomy(shape if keep else (len(self.x), 0, 0), torch.float32) if narrow else drawn
+        shifts = np.zeros(shape[:2], np.float32) if offsets is None else offsets.detach().numpy()
+        for x, slope, shift, out, more in zip(self.x, slopes, shifts, drawn, wide, strict=True):
+            torch.mm(slope, x.mT, out=out)
+            terms = shift, kernel != "inner_product", np.float32(eps)
+            if narrow:
+                run = partial(share_half, out.view(torch.uint16).numpy(), *terms, more.numpy())
             else:
-                out.copy_(slope @ x.mT)
-            run = partial(share, out.numpy(), offset.detach().numpy(), kernel != "inner_product", np.float32(eps))
-            split(pixels, run, grain=1024)
-        return logits.mT
+                run = partial(share, out.numpy(), *terms)
+            split(shape[2], run, grain=max(1024, SHARED // shape[1]))
+        return wide.mT if keep or not narrow else None, drawn.mT
+
+    def logit_terms(self, means: Tensor, kernel: str, lam: float) -> tuple[Tensor, Tensor | None]:
+        """Logits are affine in x: their slopes (B, K, D), in the dtype of x, and offsets (B, K), `None` for zeros."""
+        from segcontext.native.em_bases import centre_half
+
+        alone = self.weight is None and self.bias is None and self.x.dtype == torch.bfloat16
+        if kernel != "exponential_inner_product" or not alone:
+            return super().logit_terms(means, kernel, lam)
+        slopes = torch.empty(means.shape, dtype=torch.bfloat16)
+        centre_half(means.detach().numpy(), np.float32(lam), slopes.view(torch.uint16).numpy())
+        return slopes, None
 
     def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
         """Σₙ zₙₖ (W xₙ + b), (B, K, C)."""
-        narrow = self._narrowed(responsibilities).mT
+        narrow = responsibilities.mT
         if self.pixel_major():
             sums = [z @ x for z, x in zip(narrow, self.x, strict=True)]
         else:
             # The large matrix is the left one, as it lies in memory: the right one is copied first.
             sums = [(x.mT @ z.mT).mT for z, x in zip(narrow, self.x, strict=True)]
-        return self.projected_sums(torch.stack(sums), mass)
+        return self.projected_sums(sums[0].unsqueeze(0) if len(sums) == 1 else torch.stack(sums), mass)
 
     def rebuild(self, responsibilities: Tensor, means: Tensor) -> Tensor:
         """R, (B, N, C)."""
-        narrow, means = self._narrowed(responsibilities), means.to(self.x.dtype)
-        batch, pixels, channels = *narrow.shape[:2], means.shape[2]
+        means = means.to(self.x.dtype)
+        batch, pixels, channels = *responsibilities.shape[:2], means.shape[2]
         shape = (batch, pixels, channels) if self.pixel_major() else (batch, channels, pixels)
         out = roomy(shape, self.x.dtype)
-        for z, mean, each in zip(narrow, means, out, strict=True):
+        for z, mean, each in zip(responsibilities, means, out, strict=True):
             if self.pixel_major():
                 torch.mm(z, mean, out=each)
             else:
-                torch.mm(mean.mT, z.mT, out=each)
+                torch.mm(mean.mT.contiguous(), z.mT, out=each)
         return (out if self.pixel_major() else out.mT).to(self.dtype)
 
     def add_to(self, residual: Residual, responsibilities: Tensor, means: Tensor) -> Tensor:
@@ -104,17 +122,29 @@ class NativePixels(FoldedPixels):
         base = residual.x
         if {base.dtype, self.x.dtype} - {torch.float32, torch.bfloat16} or (base.dtype, self.x.dtype) == NARROWED:
             return super().add_to(residual, responsibilities, means)
-        narrow, means = self._narrowed(responsibilities), means.to(self.x.dtype)
+        means = means.to(self.x.dtype)
         weight = residual.weight.to(self.x.dtype)
         base = (base if self.pixel_major() else base.mT).contiguous()
         out = roomy(base.shape, base.dtype)
         for image in range(len(base)):
-            one = (base[image], narrow[image], means[image], weight, residual.bias.float(), out[image])
+            one = (base[image], responsibilities[image], means[image], weight, residual.bias.float(), out[image])
             (finish_pixels if self.pixel_major() else finish_channels)(*one)
         return out if self.pixel_major() else out.mT
 
-    def _narrowed(self, responsibilities: Tensor) -> Tensor:
-        """In the dtype of x, (B, N, K), with pixels side by side, as the E step leaves them."""
-        if self.x.dtype == responsibilities.dtype:
-            return responsibilities
-        return roomy(responsibilities.mT.shape, self.x.dtype).copy_(responsibilities.mT).mT
+
+def renewed(sums: Tensor, mass: Tensor, means: Tensor, eps: float, *, keep: bool) -> Tensor:
+    """The M step with bases of unit length, as `segcontext.ops.em_attention` has it, (B, K, C).
+
+    Args:
+        sums: Σₙ zₙₖ xₙ, (B, K, C).
+        mass: Σₙ zₙₖ, (B, K).
+        means: the bases so far, (B, K, C).
+        eps: added to masses and lengths.
+        keep: whether a basis of no more mass than that stays as it was.
+    """
+    from segcontext.native.em_bases import renew
+
+    found = torch.empty(means.shape)
+    totals, masses, before = (each.detach().contiguous().numpy() for each in (sums, mass, means))
+    renew(totals, masses, before, np.float32(eps), keep, found.numpy())
+    return found

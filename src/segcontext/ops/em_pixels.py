@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.ops.announced import is_counted
-from segcontext.ops.em_folded import FoldedPixels, Projection, folding_obstacle
+from segcontext.ops.em_folded import NOTHING, FoldedPixels, Projection, folding_obstacle
 from segcontext.ops.em_native import NativePixels, native_obstacle
 from segcontext.ops.em_residual import Residual
 from segcontext.ops.em_responsibilities import EMKernel, em_responsibilities
@@ -47,8 +47,10 @@ def em_form(
     dtype = x.dtype if projection is None else linear_dtype(x)
     given = (x, bases, weight, bias, *(residual or ()))
     followed = site.gradients
-    rearranged = folding_obstacle(dtype, projected=projection is not None, kernel=kernel, followed=followed)
+    rearranged = folding_obstacle(x, dtype, projected=projection is not None, kernel=kernel, followed=followed)
     native = native_obstacle(dtype, *given, kernel=kernel, followed=followed)
+    if native is None and dtype == torch.float32 and projection is None and residual is None:
+        native = NOTHING
     triton = triton_obstacle(x, bases, projection, residual, kernel=kernel, keep_history=keep_history)
     if is_counted():
         rearranged = native = triton = "the operations of the equations are counted"
@@ -104,9 +106,10 @@ class PlainPixels(NamedTuple):
         """The same without gradients."""
         return self._replace(x=self.x.detach())
 
-    def assign(self, means: Tensor, kernel: EMKernel, lam: float, eps: float) -> Tensor:
-        """The E step."""
-        return em_responsibilities(self.x, means, kernel=kernel, lam=lam, eps=eps)
+    def assign(self, means: Tensor, kernel: EMKernel, lam: float, eps: float, *, keep: bool) -> tuple[Tensor, Tensor]:
+        """The E step: the responsibilities twice, as they are and as the products take them, which here is the same."""
+        found = em_responsibilities(self.x, means, kernel=kernel, lam=lam, eps=eps)
+        return found, found
 
     def gather(self, responsibilities: Tensor, mass: Tensor) -> Tensor:
         """Σₙ zₙₖ xₙ."""

@@ -6,12 +6,14 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from segcontext.ops.implementations import Implementation, choose
 from segcontext.ops.precision import widen
 
 __all__ = ["OutsideWindow", "PointBranch", "point_attention"]
+
+#: Weights of so many pairs are made at once (4 MiB), unless one row of pixels has more.
+TOGETHER = 2**20
 
 PointBranch: TypeAlias = Literal["collect", "distribute"]
 OutsideWindow: TypeAlias = Literal["nothing", "zero_logit"]
@@ -52,8 +54,8 @@ def point_attention(
         published code and OpenMMLab's give positions beyond the window the logit 0. An even m, which OpenMMLab uses on
         ADE20K, reaches one row and column further down and right than up and left.
         In the reference form, which takes gradients, the weights are one N×N tensor for each image, N = h·w, and so
-        are three tables of indices. Rearranged, there are the weights of one row of pixels at a time, w×N, and where
-        positions beyond the window exchange nothing, those of rows beyond it do not exist.
+        are three tables of indices. Rearranged, there are the weights of a few rows of pixels at a time, w×N each, and
+        where positions beyond the window exchange nothing, those of rows beyond it do not exist.
         Softmax and sums are in float32 or wider; rearranged, weights are rounded to bfloat16 before they meet features
         of that dtype.
 
@@ -95,7 +97,7 @@ def point_attention(
 
 
 def _by_row(features: Tensor, logits: Tensor, side: int, branch: PointBranch, beyond: float) -> Tensor:
-    """What one row of pixels after the other draws, (B, C, h, w)."""
+    """What a few rows of pixels after the others draw, (B, C, h, w)."""
     batch, _, height, width = features.shape
     half = (side - 1) // 2
     cells = logits.view(batch, side, side, height, width)
@@ -103,27 +105,34 @@ def _by_row(features: Tensor, logits: Tensor, side: int, branch: PointBranch, be
     # By the column of the other position and that of the owner.
     across = columns[:, None] - columns[None, :] + half
     inside = (across >= 0) & (across < side)
-    across = across.where(inside, 0)
+    across, outside = across.where(inside, 0), ~inside
     drawn = features.new_empty(features.shape)
-    for y in range(height):
-        # Rows of sources in reach.
-        top, bottom = (y - half, y - half + side) if branch == "collect" else (y + half - side + 1, y + half + 1)
-        top, bottom = max(top, 0), min(bottom, height)
-        if branch == "collect":
-            windows = cells[:, top - y + half : bottom - y + half, :, y]
-        else:
-            sources = torch.arange(top, bottom, device=logits.device)
-            windows = cells[:, y - sources + half, :, sources].transpose(0, 1)
-        rows = bottom - top
-        pairs = widen(windows).gather(2, across.expand(batch, rows, width, width)).masked_fill(~inside, beyond)
-        if branch == "distribute":
-            pairs = pairs.mT
-        if beyond == 0:
-            pairs = F.pad(pairs, (0, 0, 0, 0, top, height - bottom))
-            top, bottom = 0, height
-        weights = pairs.flatten(1, 2).softmax(1)
-        drawn[:, :, y] = features[:, :, top:bottom].flatten(2) @ weights.to(features.dtype)
+    together = max(1, TOGETHER // (width * width * height))
+    for begin in range(0, height, together):
+        end = min(begin + together, height)
+        # Rows of sources in reach of each.
+        reach = [_reach(y, side, height, branch) for y in range(begin, end)]
+        first, last = (0, height) if beyond == 0 else (reach[0][0], reach[-1][1])
+        pairs = logits.new_full((batch, last - first, width, end - begin, width), beyond, dtype=widen(logits[:0]).dtype)
+        for y, (top, bottom) in zip(range(begin, end), reach, strict=True):
+            if branch == "collect":
+                windows = cells[:, top - y + half : bottom - y + half, :, y]
+            else:
+                sources = torch.arange(top, bottom, device=logits.device)
+                windows = cells[:, y - sources + half, :, sources].transpose(0, 1)
+            found = windows.gather(2, across.expand(batch, bottom - top, width, width)).masked_fill_(outside, beyond)
+            pairs[:, top - first : bottom - first, :, y - begin] = found if branch == "collect" else found.mT
+        weights = pairs.view(batch, -1, (end - begin) * width).softmax(1)
+        sources = features[:, :, first:last].flatten(2)
+        drawn[:, :, begin:end] = (sources @ weights.to(features.dtype)).view(batch, -1, end - begin, width)
     return drawn
+
+
+def _reach(y: int, side: int, height: int, branch: PointBranch) -> tuple[int, int]:
+    """The first row of sources that a row draws from, and the one behind the last."""
+    half = (side - 1) // 2
+    top, bottom = (y - half, y - half + side) if branch == "collect" else (y + half - side + 1, y + half + 1)
+    return max(top, 0), min(bottom, height)
 
 
 def _by_pair(logits: Tensor, side: int, beyond: float) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -90,10 +90,10 @@ def resized_argmax(
             return found
         form = choose("resized_argmax", implementation, obstacles, site)
     if form == "native":
-        largest = _largest(logits)
+        labels = _native(logits, size, align_corners, (height, width))
         # Infinities and what is no number spread over all pixels nearby, other than values in between.
-        if largest <= torch.finfo(torch.float32).max:
-            return _native(logits, size, align_corners, (height, width), largest)
+        if labels is not None:
+            return labels
 
     def enlarge(part: Tensor) -> Tensor:
         wide = part if part.dtype == torch.float64 else part.float()
@@ -108,16 +108,6 @@ def label_dtype(classes: int) -> torch.dtype:
     return torch.uint8 if classes <= 2**8 else torch.int16 if classes <= 2**15 else torch.int32
 
 
-def _largest(logits: Tensor) -> float:
-    """The largest amount; NaN where there is one."""
-    if logits.dtype == torch.float32:
-        # On one thread, because PyTorch's own would still wait at work when the loops begin.
-        values = logits.numpy()
-        return max(-float(values.min()), float(values.max()))
-    low, high = logits.aminmax()
-    return max(-low.item(), high.item())
-
-
 def _obstacle(logits: Tensor, size: tuple[int, int]) -> str | None:
     if logits.device.type != "cpu":
         return f"it runs on the CPU, and the logits are on {logits.device.type}"
@@ -128,49 +118,68 @@ def _obstacle(logits: Tensor, size: tuple[int, int]) -> str | None:
     return native.unavailable()
 
 
-def _native(
-    logits: Tensor, size: tuple[int, int], align_corners: bool, crop: tuple[int, int], largest: float
-) -> Tensor:
-    from segcontext.native.lanes import LANES
+def _native(logits: Tensor, size: tuple[int, int], align_corners: bool, crop: tuple[int, int]) -> Tensor | None:
+    """The labels, or `None` where logits are not finite."""
+    from segcontext.native.lane_values import LANES
     from segcontext.native.resized_argmax import BLOCK
 
     classes, high, wide = logits.shape[1:]
-    rows, columns = places(high, size[0], align_corners), places(wide, size[1], align_corners)
-    starts = np.searchsorted(columns.first[: crop[1]], np.arange(wide + 1)).astype(np.int32)
-    weights = [np.pad(weight, (0, LANES)) for weight in columns[1:]]
-    # An interpolated value is off by at most four roundings.
-    slack = np.float32(largest * 2**-20)
+    rows, columns = places(high, size[0], align_corners), _columns(wide, size[1], align_corners, crop[1], LANES)
     labels = torch.empty(len(logits), *crop, dtype=label_dtype(classes))
+    finite = [True]
     for image, filled in zip(logits, labels.numpy(), strict=True):
-        native.split(crop[0], partial(_fill, image, slack, rows, starts, weights, filled), grain=BLOCK)
-    return labels
+        native.split(crop[0], partial(_fill, image, rows, columns, filled, finite), grain=BLOCK)
+    return labels if finite[0] else None
+
+
+class Columns(NamedTuple):
+    """What `places` says along a row of labels, as the compiled loop takes it.
+
+    Attributes:
+        starts: first column of labels in each column of cells, int32, (w + 1,).
+        before: the weight of the feature to the left of each column, float32, with some more behind the last.
+        behind: the weight of the one to the right, likewise.
+    """
+
+    starts: npt.NDArray[np.int32]
+    before: npt.NDArray[np.float32]
+    behind: npt.NDArray[np.float32]
+
+
+# One size is asked for again and again, and making these takes as long as finding a tenth of a large image's labels.
+@lru_cache(maxsize=64)
+def _columns(values: int, pixels: int, align_corners: bool, crop: int, more: int) -> Columns:
+    first, before, behind = places(values, pixels, align_corners)
+    starts = np.searchsorted(first[:crop], np.arange(values + 1)).astype(np.int32)
+    return Columns(starts, np.pad(before, (0, more)), np.pad(behind, (0, more)))
 
 
 def _fill(
     image: Tensor,
-    slack: np.float32,
     rows: Places,
-    starts: npt.NDArray[np.int32],
-    weights: list[npt.NDArray[np.float32]],
+    columns: Columns,
     labels: npt.NDArray[np.integer],
+    finite: list[bool],
     first: int,
     last: int,
 ) -> None:
     from segcontext.native.resized_argmax import argmax_rows
 
     classes, high, wide = image.shape
-    lines: tuple[Any, Any, Any, Any, Any, Any] = (*rows, starts, weights[0], weights[1])
+    lines: tuple[Any, Any, Any, Any, Any, Any] = (*rows, *columns)
     if image.dtype == torch.float32 and image.is_contiguous():
-        argmax_rows(image.numpy(), 0, slack, *lines, labels, first, last)
+        if not argmax_rows(image.numpy().view(np.int32), 0, *lines, labels, first, last):
+            finite[0] = False
         return
     at_once = 1 + max(1, COPIED_AT_ONCE // (classes * wide))
-    while first < last:
+    while first < last and finite[0]:
         top = int(rows.first[first])
         # The rows of the features that this step has, and the labels that lie between them.
         bottom = min(top + at_once, high)
         stop = last if bottom == high else min(last, int(np.searchsorted(rows.first, bottom - 1)))
         held = image[:, top:bottom].float().contiguous().numpy()
-        argmax_rows(held, top, slack, *lines, labels, first, stop)
+        if not argmax_rows(held.view(np.int32), top, *lines, labels, first, stop):
+            finite[0] = False
         first = stop
 
 
