@@ -82,8 +82,8 @@ def resized_argmax(
     site = Site.of(logits)
     form = choose("resized_argmax", implementation, obstacles, site)
     if form == "triton":
-        labels = label_dtype(logits.shape[1])
-        run = partial(by_triton, size=size, align_corners=align_corners, crop=crop, dtype=labels)
+        dtype = label_dtype(logits.shape[1])
+        run = partial(by_triton, size=size, align_corners=align_corners, crop=crop, dtype=dtype)
         plain = partial(resized_argmax, size=size, align_corners=align_corners, crop=crop, implementation="reference")
         found = launched("resized_argmax", implementation, site, run, plain, logits)
         if found is not None:
