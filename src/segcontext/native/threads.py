@@ -39,9 +39,10 @@ def split(rows: int, run: Callable[[int, int], None], *, grain: int = 1, parts_e
 
     Note:
         Where PyTorch runs on GNU's OpenMP these are the threads of its own operators: after an operator they wait at
-        work for some milliseconds, and other threads would share the cores with them. Elsewhere, and after a fork, they
-        are a pool's. numba's own threads are not used: they cannot be called from two threads at once nor after a fork
-        everywhere.
+        work for some milliseconds, and other threads would share the cores with them. As with those operators, a child
+        that is forked afterwards must not run PyTorch's on more than one thread: it would wait for ever. Elsewhere, and
+        here after a fork, they are a pool's. numba's own threads are not used: they cannot be called from two threads
+        at once nor after a fork everywhere.
 
     Example:
         >>> found = [0] * 10
