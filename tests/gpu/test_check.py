@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.gpu.crashing import crashing_cases
+from tests.gpu.crashing import crashing_cases, failing_cases
 
 from segcontext import cli
 from segcontext.errors import RecipeError
@@ -62,18 +62,26 @@ def test_without_a_gpu_it_says_what_it_needs(capsys, monkeypatch, words):
     assert "NVIDIA GPU of compute capability 8.0" in " ".join(capsys.readouterr().err.split())
 
 
-def test_one_that_fails_does_not_stop_the_others(interpreting):
+def test_one_that_crashes_does_not_stop_the_others(interpreting):
     told = []
     findings = check_kernels("cpu", timeout=5, tell=told.append, cases=crashing_cases)
     assert findings == told
     assert [(each.what, each.agreed, each.failure) for each in findings] == [
         ("fine", True, None),
-        ("fails", False, "RuntimeError: out of resource: shared memory"),
-        ("wrong", False, None),
-        ("ill_conditioned", True, None),
         ("aborts", False, "its process ended (SIGABRT)"),
         ("hangs", False, "no answer within 5 s"),
+    ]
+
+
+def test_a_process_ends_after_a_case_that_fails(interpreting):
+    sent = []
+    examine(SimpleNamespace(send=sent.append), failing_cases, {}, "cpu", 0, 1)
+    assert sent[0] is None
+    assert [(each.what, each.agreed, each.failure) for each in sent[1:]] == [
         ("fine", True, None),
+        ("wrong", False, None),
+        ("ill_conditioned", True, None),
+        ("fails", False, "RuntimeError: out of resource: shared memory"),
     ]
 
 
