@@ -56,6 +56,12 @@ def test_a_window_of_more_positions_than_there_are_registers():
     assert_close(maps((9, 35)), kernel_size=17, dilation=1, scale=0.5)
 
 
+def test_windows_far_larger_than_the_map():
+    given = maps((6, 19))
+    results = [with_gradients(given, "native", kernel_size=3, dilation=dilation) for dilation in (20, 10**6)]
+    assert all(map(torch.equal, *results))
+
+
 @pytest.mark.parametrize("threads", [2, 5])
 def test_threads_do_not_change_a_bit(threads):
     given, before = maps((9, 70), batch=2, depth=40, channels=33), torch.get_num_threads()

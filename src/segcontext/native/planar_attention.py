@@ -41,7 +41,7 @@ def attend(
         dilation: r.
         scale: multiplies the logits.
     """
-    walk = _Walk(value, kernel_size, dilation, 0)
+    walk = _Walk(value, kernel_size, dilation)
     weights = walk.table()
     flat, factor = logs.view(-1, logs.shape[2]).numpy(), np.float32(scale)
     units = walk.tiles((query, key))
@@ -76,7 +76,7 @@ def differentiate(
         scale: multiplies the logits.
     """
     query, key, value = maps
-    walk = _Walk(value, kernel_size, dilation, -(-(kernel_size // 2 * dilation) // LANES) * LANES)
+    walk = _Walk(value, kernel_size, dilation, gathers=True)
     weights, changes = walk.table(), walk.table()
     flat, factor = logs.view(-1, logs.shape[2]).numpy(), np.float32(scale)
     units = walk.tiles((query, key), (gradient, value))
@@ -106,16 +106,21 @@ class _Walk:
         like: one of the maps.
         kernel_size: k.
         dilation: r.
-        margin: columns of the weights before the first pixel's and behind the last one's, a multiple of `LANES`.
+        gathers: whether weights are also read as far from a pixel as a window reaches, and need margins of zeros.
     """
 
-    def __init__(self, like: Tensor, kernel_size: int, dilation: int, margin: int) -> None:
+    def __init__(self, like: Tensor, kernel_size: int, dilation: int, *, gathers: bool = False) -> None:
         self.images, _, self.height, self.columns = like.shape
-        self.size, self.dilation, self.margin = kernel_size, dilation, margin
         filled = -(-self.columns // LANES) * LANES
+        # One position further along the row is outside in any case, and need not lie further away than that.
+        self.across = min(dilation, filled)
+        self.reach = kernel_size // 2 * self.across
+        # Whole vectors, for the sake of the places in the cache.
+        self.margin = margin = -(-self.reach // LANES) * LANES if gathers else 0
+        self.size, self.dilation = kernel_size, dilation
         # A line of the cache more, because positions that are powers of two apart share few places in it.
         self.plane = filled + 2 * margin + 16
-        options = (self.columns, margin, dilation, (0,) * kernel_size, (0,) * rows_at_once(kernel_size))
+        options = (self.columns, margin, dilation, self.across, (0,) * kernel_size, (0,) * rows_at_once(kernel_size))
         self.common = ((0,) * like.element_size(), options)
         self.tile = min(COLUMNS, filled)
 
@@ -130,7 +135,7 @@ class _Walk:
                 yield image, phase, -(-(self.height - phase) // self.dilation)
 
     def tiles(self, *pairs: tuple[Tensor, Tensor]) -> Any:
-        """Units for `row_weights.weigh`, enough of them for all threads."""
+        """Units for `row_weights.compare`, enough of them for all threads."""
         count = self.images * min(self.dilation, self.height)
         wanted = max(-(-self.columns // self.tile), -(-2 * torch.get_num_threads() // count))
         return np.array(
@@ -171,8 +176,8 @@ class _Walk:
             start = table.ctypes.data + (image * self.height + phase) * size**2 * plane + 4 * self.margin
             if turned:
                 # The pixel at the first position of its window sees the last one's there.
-                start += (size - 1) * plane - 4 * half * self.dilation
-                steps = (start, down, size * plane, 4 * self.dilation - plane)
+                start += (size - 1) * plane - 4 * self.reach
+                steps = (start, down, size * plane, 4 * self.across - plane)
             else:
                 start += (size - 1) * size * plane - half * down
                 steps = (start, down, down - size * plane, plane)
@@ -195,7 +200,7 @@ class _Walk:
             try:
                 space = spaces.pop()
             except IndexError:
-                space = workspace(self.size, self.size // 2 * self.dilation, widest, self.plane)
+                space = workspace(self.size, self.reach, widest, self.plane)
             work((first, last), *self.common, space)
             spaces.append(space)
 

@@ -82,17 +82,17 @@ def multiply(left: Any, right: Any, sums: Any, extent: Any, window: Any, group: 
         sums: the address of those of the first pixel at the first of k² positions, and the steps in bytes to the next
             row and to the next position.
         extent: rows of the phase, columns of the map, the first column, the column behind the last, which may lie
-            outside so that whole vectors are taken, dilation, channels.
+            outside so that whole vectors are taken, columns between neighbouring positions, channels.
         window: a tuple of k.
         group: a tuple of `rows_at_once`.
         space: `workspace`.
     """
-    rows, columns, first, last, dilation, channels = extent
+    rows, columns, first, last, across, channels = extent
     ring, tables, unwanted = space
     size, together = len(window), len(group)
     half, pitch, slots = size // 2, 4 * ring.shape[2], size + 1
-    begin, end = max(0, first - half * dilation), min(columns, last + half * dilation)
-    inside, shift = min(last, columns), 4 * (begin - first + half * dilation)
+    begin, end = max(0, first - half * across), min(columns, last + half * across)
+    inside, shift = min(last, columns), 4 * (begin - first + half * across)
     share = -(-BLOCK * LANES // (last - first))
     own, outs = tables[0], tables[1]
     ring[:] = 0
@@ -124,7 +124,7 @@ def multiply(left: Any, right: Any, sums: Any, extent: Any, window: Any, group: 
             for start in range(0, size, together):
                 if row - half + start < rows and row - half + start + together > 0:
                     mine, theirs = own[start:].ctypes.data, outs[start:].ctypes.data
-                    row_dots(mine, near, 4 * dilation, pitch, count, theirs, sums[2], at, window)
+                    row_dots(mine, near, 4 * across, pitch, count, theirs, sums[2], at, window)
             bring(_part(queries, moved, moved + share), queries_to + moved * pitch, pitch)
             bring(_part(keys, moved, moved + share), keys_to + moved * pitch, pitch)
             moved += share
@@ -145,12 +145,12 @@ def blend(source: Any, out: Any, weights: Any, extent: Any, window: Any, group: 
         group: a tuple of `rows_at_once`.
         space: `workspace`.
     """
-    rows, columns, first, last, dilation, channels = extent
+    rows, columns, first, last, across, channels = extent
     ring, tables, _ = space
     size, together = len(window), len(group)
     half, pitch, slots = size // 2, 4 * ring.shape[2], size + 1
-    begin, end = max(0, first - half * dilation), min(columns, last + half * dilation)
-    inside, shift = min(last, columns), 4 * (begin - first + half * dilation)
+    begin, end = max(0, first - half * across), min(columns, last + half * across)
+    inside, shift = min(last, columns), 4 * (begin - first + half * across)
     share = -(-BLOCK * LANES // (last - first))
     shares, outs = tables[0], tables[1]
     ring[:] = 0
@@ -182,7 +182,7 @@ def blend(source: Any, out: Any, weights: Any, extent: Any, window: Any, group: 
             for start in range(0, size, together):
                 if row - half + start < rows and row - half + start + together > 0:
                     ours, into = shares[start:].ctypes.data, outs[start:].ctypes.data
-                    row_mix(ours, weights[3], near, 4 * dilation, pitch, channels, into, at, window)
+                    row_mix(ours, weights[3], near, 4 * across, pitch, channels, into, at, window)
             bring(_part(following, moved, moved + share), following_to + moved * pitch, pitch)
             put(_part(done, moved, moved + share), done_from + moved * pitch, pitch)
             moved += share

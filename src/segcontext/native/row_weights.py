@@ -26,11 +26,11 @@ def compare(units: Any, part: Any, pair: int, products: Any, width: Any, options
         pair: the number of the pair.
         products: (rows of all images, k², columns and margins); is written, with zeros in the margins.
         width: a tuple as long as one float of the maps has bytes.
-        options: columns of the maps, those of `products` before the first, dilation, a tuple of k, and one of
-            `rows_at_once`.
+        options: columns of the maps, those of `products` before the first, dilation, columns between neighbouring
+            positions, a tuple of k, and one of `rows_at_once`.
         space: `workspace`.
     """
-    columns, margin, dilation, window, group = options
+    columns, margin, dilation, across, window, group = options
     plane = 4 * products.shape[2]
     for number in range(part[0], part[1]):
         start, rows, first, last = units[number, 0], units[number, 1], units[number, 2], units[number, 3]
@@ -43,7 +43,7 @@ def compare(units: Any, part: Any, pair: int, products: Any, width: Any, options
         maps = units[number, 4 + 7 * pair :]
         left, right = (maps[0], maps[1], maps[2], width), (maps[3], maps[4], maps[5], width)
         sums = (products[start].ctypes.data + 4 * margin, dilation * products.shape[1] * plane, plane)
-        multiply(left, right, sums, (rows, columns, first, last, dilation, maps[6]), window, group, space)
+        multiply(left, right, sums, (rows, columns, first, last, across, maps[6]), window, group, space)
 
 
 @jit
@@ -111,9 +111,9 @@ def mix(units: Any, part: Any, width: Any, options: Any, space: Any) -> None:
         options: see there.
         space: see there.
     """
-    columns, _, dilation, window, group = options
+    columns, _, _, across, window, group = options
     for number in range(part[0], part[1]):
         unit = units[number]
         source, out = (unit[4], unit[5], unit[6], width), (unit[7], unit[8], unit[9], width)
         weights = (unit[10], unit[11], unit[12], unit[13])
-        blend(source, out, weights, (unit[1], columns, unit[2], unit[3], dilation, unit[0]), window, group, space)
+        blend(source, out, weights, (unit[1], columns, unit[2], unit[3], across, unit[0]), window, group, space)
