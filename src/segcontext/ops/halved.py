@@ -45,11 +45,8 @@ def is_faster(features: Tensor) -> bool:
     Args:
         features: (B, C, h, w).
     """
-    pixels, elements = by_pixel(features), features.numel()
-    if not torch.is_grad_enabled():
-        return not pixels and elements >= PLANES
     narrow = torch.is_autocast_enabled("cpu") or features.dtype == torch.bfloat16
-    return narrow or elements >= (PIXELS if pixels else PLANES)
+    return (narrow and torch.is_grad_enabled()) or features.numel() >= (PIXELS if by_pixel(features) else PLANES)
 
 
 def halved(features: Tensor, kernel: Tensor, shift: Tensor | None, *, padding: int = 1) -> Tensor:
