@@ -24,8 +24,8 @@ __all__ = ["argmax_in_parts", "label_dtype", "resized_argmax"]
 #: About as many logits are brought to their size at once (32 MiB) by the reference.
 VALUES_AT_ONCE = 2**23
 
-#: Logits of other layouts or types are copied so many at a time (1 MiB).
-COPIED_AT_ONCE = 2**18
+#: Logits of other layouts or types are copied so many at a time (0.5 MiB).
+COPIED_AT_ONCE = 2**17
 
 #: Below, height and width together, PyTorch interpolates by another kernel, which rounds otherwise.
 SMALL = 128
@@ -168,8 +168,9 @@ def _fill(
     while first < last and finite[0]:
         top = int(rows.first[first])
         # The rows of the features that this step has, and the labels that lie between them.
-        bottom = min(top + at_once, high)
-        stop = last if bottom == high else min(last, int(np.searchsorted(rows.first, bottom - 1)))
+        wanted = min(int(rows.first[last - 1]) + 2, high)
+        bottom = min(top + at_once, wanted)
+        stop = last if bottom == wanted else int(np.searchsorted(rows.first, bottom - 1))
         held = image[:, top:bottom].float().contiguous().numpy()
         if not argmax_rows(held.view(np.int32), top, *lines, labels, first, stop):
             finite[0] = False
