@@ -27,6 +27,9 @@ VALUES_AT_ONCE = 2**23
 #: Logits of other layouts or types are copied so many at a time (0.5 MiB).
 COPIED_AT_ONCE = 2**17
 
+#: Logits of these types are read as they are, as integers.
+WHOLE = {torch.float32: torch.int32, torch.bfloat16: torch.uint16}
+
 #: Below, height and width together, PyTorch interpolates by another kernel, which rounds otherwise.
 SMALL = 128
 
@@ -160,8 +163,8 @@ def _fill(
 
     classes, high, wide = image.shape
     lines: tuple[Any, Any, Any, Any, Any, Any] = (*rows, *columns)
-    if image.dtype == torch.float32 and image.is_contiguous():
-        if not argmax_rows(image.numpy().view(np.int32), 0, *lines, labels, first, last):
+    if image.dtype in WHOLE and image.is_contiguous():
+        if not argmax_rows(image.view(WHOLE[image.dtype]).numpy(), 0, *lines, labels, first, last):
             finite[0] = False
         return
     at_once = 1 + max(1, COPIED_AT_ONCE // (classes * wide))
