@@ -33,16 +33,19 @@ def _hold(logits: Any, row: int, left: int, held: Any, start: int) -> Any:
     Lines of a map lie a power of two apart, where the caches would have them push each other out.
     """
     classes, _, width = logits.shape
+    # bfloat16 is the upper half of a float32.
+    shift = np.uint32(8 * (4 - logits.itemsize))
     corners = min(CELLS + 1, width - left)
     most = np.int32(0)
     for c in range(classes):
         line, into = logits[c, row, left : left + corners], held[start + c * PITCH : start + c * PITCH + CELLS + 1]
         for j in range(corners):
-            into[j] = line[j]
-            most = max(most, np.int32(line[j] & MAGNITUDE))
+            value = np.int32(np.uint32(line[j]) << shift)
+            into[j] = value
+            most = max(most, np.int32(value & MAGNITUDE))
         # Behind the last value it takes its own place.
         for j in range(corners, CELLS + 1):
-            into[j] = line[corners - 1]
+            into[j] = into[corners - 1]
     return most
 
 
@@ -66,7 +69,7 @@ def argmax_rows(
     of its four values, so that only those classes are interpolated whose largest reaches the smallest of all others.
 
     Args:
-        logits: float32 as the int32 that they are in memory, (classes, rows held, w).
+        logits: float32 or bfloat16 as the int32 or uint16 that they are in memory, (classes, rows held, w).
         skipped: which row of the features the first of them is.
         upper: of each row of labels, the row of the features above it, int32, (H,).
         above: its weight, float32, (H,).

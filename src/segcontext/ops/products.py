@@ -25,9 +25,12 @@ def product(left: Tensor, right: Tensor) -> Tensor:
         >>> product(torch.ones(2, 3, 4), torch.ones(2, 4, 5)).shape
         torch.Size([2, 3, 5])
     """
-    if len(left) == 1 and not torch.compiler.is_compiling():
+    # Asked first, because a compiled program must not depend on the number of images.
+    if torch.compiler.is_compiling():
+        return left @ right
+    if len(left) == 1:
         # Parts of a tensor hand their gradients back by a copy, and one image is the whole of it.
         return (left.squeeze(0) @ right.squeeze(0)).unsqueeze(0)
-    if left.dtype != torch.bfloat16 or left.device.type != "cpu" or torch.compiler.is_compiling() or len(left) == 0:
+    if left.dtype != torch.bfloat16 or left.device.type != "cpu" or len(left) == 0:
         return left @ right
     return torch.stack([one @ other for one, other in zip(left, right, strict=True)])

@@ -25,8 +25,11 @@ __all__ = ["argmax_in_parts", "label_dtype", "resized_argmax"]
 #: About as many logits are brought to their size at once (32 MiB) by the reference.
 VALUES_AT_ONCE = 2**23
 
-#: Logits of other layouts or types are copied so many at a time (1 MiB).
-COPIED_AT_ONCE = 2**18
+#: Logits of other layouts or types are copied so many at a time (0.5 MiB).
+COPIED_AT_ONCE = 2**17
+
+#: Logits of these types are read as they are, as integers.
+WHOLE = {torch.float32: torch.int32, torch.bfloat16: torch.uint16}
 
 #: Below, height and width together, PyTorch interpolates by another kernel, which rounds otherwise.
 SMALL = 128
@@ -167,16 +170,17 @@ def _fill(
 
     classes, high, wide = image.shape
     lines: tuple[Any, Any, Any, Any, Any, Any] = (*rows, *columns)
-    if image.dtype == torch.float32 and image.is_contiguous():
-        if not argmax_rows(image.numpy().view(np.int32), 0, *lines, labels, first, last):
+    if image.dtype in WHOLE and image.is_contiguous():
+        if not argmax_rows(image.view(WHOLE[image.dtype]).numpy(), 0, *lines, labels, first, last):
             finite[0] = False
         return
     at_once = 1 + max(1, COPIED_AT_ONCE // (classes * wide))
     while first < last and finite[0]:
         top = int(rows.first[first])
         # The rows of the features that this step has, and the labels that lie between them.
-        bottom = min(top + at_once, high)
-        stop = last if bottom == high else min(last, int(np.searchsorted(rows.first, bottom - 1)))
+        wanted = min(int(rows.first[last - 1]) + 2, high)
+        bottom = min(top + at_once, wanted)
+        stop = last if bottom == wanted else int(np.searchsorted(rows.first, bottom - 1))
         held = image[:, top:bottom].float().contiguous().numpy()
         if not argmax_rows(held.view(np.int32), top, *lines, labels, first, stop):
             finite[0] = False
