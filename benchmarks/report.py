@@ -203,7 +203,7 @@ def write_csv(topics: Mapping[str, Any], path: Path) -> None:
             "baseline_high",
         ),
         *("ratio", "ratio_low", "ratio_high", "goal", "most_seconds", "most_memory", "ours_memory", "baseline_memory"),
-        "agreement",
+        *("items", "agreement"),
     )
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
