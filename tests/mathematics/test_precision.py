@@ -8,9 +8,7 @@ bfloat16 keeps 8 significant bits: rounding changes a number by at most u = 2⁻
   its gradients, but for those of LDv2's keys and values, whose k² shares are added in the dtype of the keys.
   PyTorch's fused attention, which Non-local with as many values as keys runs in where gradients are asked for, rounds
   its weights to bfloat16 before they meet the values, and the logits' gradients before they meet queries and keys: a
-  little of the norm, but more than u of those numbers that nearly cancel.
-  Non-local without gradients rounds its logits, which are around 4 here, and its weights, as the plain form does: 4 u
-  of the norm, and no more than the plain form's error.
+  little of the norm, but more than u of those numbers that nearly cancel. Non-local by blocks rounds its weights, too.
   EM attention without gradients rounds its bases and responsibilities before they meet pixels, and its logits, taken
   about their mean: 3 u of the norm, ../ops/test_em_folded.py says why. Its reference form rounds once.
 * A module rounds before and after each of its convolutions, and its weights. The bounds below are in u of the norm of
@@ -122,7 +120,7 @@ def test_a_function_rounds_once(name, pixels):
         cast = function(*(each.float() for each in given))
     for each in (found, cast):
         if name.startswith("non_local"):
-            assert norm_of_error(each, exact) < 4
+            assert norm_of_error(each, exact) < 1
         elif name == "em without gradients":
             assert norm_of_error(each, exact) < 3
         elif name in ("double", "point"):

@@ -33,7 +33,7 @@ def test_matches_the_equations(depth, channels, queries, keys, scale):
 @pytest.mark.parametrize(("depth", "channels", "queries", "keys"), [(8, 8, 300, 300), (8, 5, 257, 91), (3, 3, 1, 1)])
 @pytest.mark.parametrize("layout", ["dense", "turned", "apart"])
 def test_by_block_as_by_the_fused_kernel(dtype, depth, channels, queries, keys, layout):
-    """In float32 to six digits, in bfloat16 to within 2 u of the norm, as logits and weights are rounded."""
+    """In float32 to six digits, in bfloat16 to within u of the norm."""
     turn = {
         "dense": lambda each: each,
         "turned": lambda each: each.mT.contiguous().mT,
@@ -46,20 +46,8 @@ def test_by_block_as_by_the_fused_kernel(dtype, depth, channels, queries, keys, 
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != each[0].dtype):
             found = non_local_attention(*each, scale=0.5, implementation="rearranged")
         assert found.dtype == dtype
-        limit = 1e-6 if dtype == torch.float32 else 2 * 2**-8
+        limit = 1e-6 if dtype == torch.float32 else 2**-8
         assert (found.double() - exact).norm() <= limit * exact.norm()
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.3])
-@pytest.mark.parametrize(("depth", "channels", "pixels"), [(64, 64, 1600), (64, 32, 1600), (16, 16, 900)])
-def test_in_bfloat16_it_is_no_further_off_than_the_plain_form(depth, channels, pixels, scale):
-    """Three roundings in either: of logits, of weights and of the result."""
-    query, key, value = (torch.randn(1, rows, pixels).bfloat16() for rows in (depth, depth, channels))
-    exact = non_local_attention(*(each.double() for each in (query, key, value)), scale=scale)
-    weights = (scale * torch.bmm(query.mT, key)).softmax(-1)
-    plain = torch.bmm(value, weights.mT)
-    found = non_local_attention(query, key, value, scale=scale, implementation="rearranged")
-    assert (found.double() - exact).norm() <= 1.1 * (plain.double() - exact).norm()
 
 
 def test_gradients():
