@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from segcontext.native import pages, split
-from segcontext.ops.compiled_loops import obstacle_to_loops
+from segcontext.ops.compiled_loops import has_batches, is_transformed, obstacle_to_loops
 from segcontext.ops.followed_gradients import followed_gradients
 from segcontext.ops.gated_by_mask_native import by_pixel, places_of
 
@@ -163,7 +163,9 @@ class _Beside(torch.autograd.Function):
         if gradient is None:
             return beside, None, None, None
         features, kernel, _ = ctx.saved_tensors
-        if beside is None or torch.is_grad_enabled():
+        # Raw addresses are of plain tensors; an operation of PyTorch takes many gradients at a time.
+        followed = torch.is_grad_enabled() or is_transformed()
+        if beside is None or followed or has_batches(gradient, beside):
             found, *others = _backward(ctx, gradient)
             return (found if beside is None or found is None else found + beside, *others)
         # What came back is nobody else's, or lies otherwise, as what was spread from a sum does.
