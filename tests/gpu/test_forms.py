@@ -152,3 +152,16 @@ def test_second_derivatives_unasked(unasked, device):
     )
     (found,), (wanted,) = (torch.autograd.grad(each.sum(), logits) for each in (slope, wanted))
     assert relative(found, wanted) < 1e-5
+
+
+def test_derivatives_by_maps_of_one_another_unasked(unasked, device):
+    x = torch.randn(1, 2, 3, 4, device=device, requires_grad=True)
+    for operation in (
+        lambda **how: ops.local_attention(x, x, x.sin(), kernel_size=3, dilation=1, **how),
+        lambda **how: ops.gated_by_mask(x, x[..., :2, :2], **how),
+    ):
+        found = []
+        for how in ({}, {"implementation": "reference"}):
+            (slope,) = torch.autograd.grad(operation(**how).square().sum(), x, create_graph=True)
+            found.append((slope, *torch.autograd.grad(slope.square().sum(), x)))
+        assert all(relative(*both) < 1e-5 for both in zip(*found, strict=True))

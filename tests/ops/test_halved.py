@@ -105,6 +105,27 @@ def test_gradients_of_gradients():
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("layout", ["planes", "pixels"])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_many_gradients_at_a_time(layout, create_graph):
+    given = [each.requires_grad_() for each in maps((5, 6), channels=4, layout=layout)]
+    found = []
+    for function in (halved_beside, lambda x, *weights: (exact(x, *weights, 1), x.clone())):
+        out, x = function(*given)
+        total = out.sum((2, 3), keepdim=True) * x
+        slopes = torch.randn(3, *total.shape, generator=torch.Generator().manual_seed(1))
+
+        def turn_back(slope, total=total):
+            return torch.autograd.grad(total, given, slope, retain_graph=True, create_graph=create_graph)
+
+        found.append(torch.func.vmap(turn_back)(slopes))
+        found.append(torch.autograd.grad(total, given, slopes, is_grads_batched=True, create_graph=create_graph))
+    for each in found[:-1]:
+        for left, right in zip(each, found[-1], strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("used", ["the result", "the features", "both, expanded"])
 def test_whatever_comes_back(used):
     """The features' gradient alone, none of it, and one that lies in a single place."""

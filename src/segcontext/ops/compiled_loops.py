@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from segcontext.native import unavailable
 
-__all__ = ["is_transformed", "obstacle_to_loops"]
+__all__ = ["has_batches", "is_transformed", "obstacle_to_loops"]
 
 
 def obstacle_to_loops(*tensors: Tensor) -> str | None:
@@ -41,6 +41,15 @@ def is_transformed() -> bool:
     if torch.compiler.is_compiling():
         return False
     return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def has_batches(*tensors: Tensor) -> bool:
+    """Whether any tensor stands for many, without an address of its own, as gradients with `is_grads_batched` do."""
+    if torch.compiler.is_compiling():
+        return False
+    # Autograd has a `vmap` of its own beside that of `torch.func`, which the latter does not know of.
+    functorch = torch._C._functorch
+    return any(functorch.is_legacy_batchedtensor(each) or functorch.is_batchedtensor(each) for each in tensors)
 
 
 # The compiler cannot look for numba, and need not: it is there or it is not.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segcontext.native import pages, split
 from segcontext.ops.compiled_loops import obstacle_to_loops
+from segcontext.ops.followed_gradients import followed_gradients
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
 
 __all__ = ["axis", "by_pixel", "gate", "obstacle", "places_of"]
@@ -110,11 +111,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     features, logits = ctx.saved_tensors
     if torch.is_grad_enabled():
-        # Somebody will differentiate the gradients: only the reference's know how they came about.
-        out = gated_by_mask_reference(features, logits, *ctx.options)
-        asked = [each for each, want in zip((features, logits), ctx.needs_input_grad, strict=False) if want]
-        found = iter(torch.autograd.grad(out, asked, gradient, create_graph=True))
-        return (*(next(found) if want else None for want in ctx.needs_input_grad[:2]), None, None)
+
+        def reference(features: Tensor, logits: Tensor) -> Tensor:
+            return gated_by_mask_reference(features, logits, *ctx.options)
+
+        return (*followed_gradients(reference, (features, logits), ctx.needs_input_grad[:2], gradient), None, None)
     results = _differentiate(gradient, features, logits, *ctx.options)
     return (*(each if want else None for each, want in zip(results, ctx.needs_input_grad, strict=False)), None, None)
 

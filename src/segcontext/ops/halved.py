@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from segcontext.native import pages, split
-from segcontext.ops.compiled_loops import obstacle_to_loops
+from segcontext.ops.compiled_loops import has_batches, is_transformed, obstacle_to_loops
+from segcontext.ops.followed_gradients import followed_gradients
 from segcontext.ops.gated_by_mask_native import by_pixel, places_of
 
 __all__ = ["halved", "halved_beside", "is_faster", "is_watched", "obstacle_to_halved"]
@@ -134,12 +135,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
     if torch.is_grad_enabled():
-        # Somebody will differentiate the gradients: only PyTorch's operators know how they came about.
-        features, kernel, shift = tensors
-        out = F.conv2d(features, kernel, shift, stride=2, padding=ctx.padding, groups=len(kernel))
-        asked = [each for each, want in zip(tensors, wanted, strict=True) if want]
-        found = iter(torch.autograd.grad(out, asked, gradient, create_graph=True))
-        return (*(next(found) if want else None for want in wanted), None)
+
+        def reference(features: Tensor, kernel: Tensor, shift: Tensor) -> Tensor:
+            return F.conv2d(features, kernel, shift, stride=2, padding=ctx.padding, groups=len(kernel))
+
+        return (*followed_gradients(reference, tensors, wanted, gradient), None)
     results = _differentiate(gradient, *tensors[:2], ctx.padding)
     return (*(each if want else None for each, want in zip(results, wanted, strict=True)), None)
 
@@ -163,7 +163,9 @@ class _Beside(torch.autograd.Function):
         if gradient is None:
             return beside, None, None, None
         features, kernel, _ = ctx.saved_tensors
-        if beside is None or torch.is_grad_enabled():
+        # Raw addresses are of plain tensors; an operation of PyTorch takes many gradients at a time.
+        followed = torch.is_grad_enabled() or is_transformed()
+        if beside is None or followed or has_batches(gradient, beside):
             found, *others = _backward(ctx, gradient)
             return (found if beside is None or found is None else found + beside, *others)
         # What came back is nobody else's, or lies otherwise, as what was spread from a sum does.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from segcontext.native import pages, split
 from segcontext.ops.compiled_loops import obstacle_to_loops
+from segcontext.ops.followed_gradients import followed_gradients
 from segcontext.ops.gated_by_mask_native import axis, by_pixel, places_of
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
 from segcontext.ops.halved import is_watched
@@ -113,12 +114,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
     if torch.is_grad_enabled():
-        # Somebody will differentiate the gradients: only the reference's know how they came about.
-        features, kernels, shifts = tensors
-        out = _reference(features, kernels, shifts, ctx.times, ctx.align_corners)
-        asked = [each for each, want in zip(tensors, wanted, strict=True) if want]
-        found = iter(torch.autograd.grad(out, asked, gradient, create_graph=True))
-        return (*(next(found) if want else None for want in wanted), None, None)
+
+        def reference(features: Tensor, kernels: Tensor, shifts: Tensor) -> Tensor:
+            return _reference(features, kernels, shifts, ctx.times, ctx.align_corners)
+
+        return (*followed_gradients(reference, tensors, wanted, gradient), None, None)
     results = _differentiate(gradient, *tensors, ctx.times, ctx.align_corners)
     return (*(each if want else None for each, want in zip(results, wanted, strict=True)), None, None)
 

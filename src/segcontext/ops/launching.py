@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segcontext.errors import KernelError
 from segcontext.gpu.trust import Site, distrust
+from segcontext.ops.followed_gradients import told_apart
 from segcontext.ops.implementations import Implementation, asked_for
 
 __all__ = ["launched"]
@@ -81,7 +82,7 @@ class _Guarded(torch.autograd.Function):
         kind = site.device.type
         ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         ctx.save_for_backward(*tensors)
-        twins = _twins(tensors)
+        twins = _twins(*tensors)
         with torch.enable_grad():
             found = run(*twins)
         results = found if isinstance(found, tuple) else (found,)
@@ -108,7 +109,7 @@ class _Guarded(torch.autograd.Function):
             except Exception as error:
                 distrust(operation, site.device, f"in the backward pass: {_worded(error)}")
         differentiated = torch.is_grad_enabled()
-        inputs = ctx.saved_tensors if differentiated else _twins(ctx.saved_tensors)
+        inputs = (told_apart if differentiated else _twins)(*ctx.saved_tensors)
         kind, dtype, enabled = ctx.autocast
         with torch.enable_grad(), torch.autocast(kind, dtype=dtype, enabled=enabled):
             found = plain(*inputs)
@@ -116,7 +117,7 @@ class _Guarded(torch.autograd.Function):
         return (None, None, None, None, *_slopes(inputs, results, slopes, create_graph=differentiated))
 
 
-def _twins(tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def _twins(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The same values at the beginning of a graph."""
     return tuple(None if each is None else each.detach().requires_grad_(each.requires_grad) for each in tensors)
 

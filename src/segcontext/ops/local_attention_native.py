@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segcontext.native import pages
 from segcontext.ops.compiled_loops import obstacle_to_loops
+from segcontext.ops.followed_gradients import followed_gradients
 from segcontext.ops.local_attention_reference import local_attention_reference
 
 __all__ = ["attend", "obstacle"]
@@ -165,11 +166,11 @@ def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | No
     kernel_size, dilation, scale = ctx.options
     wanted = list(ctx.needs_input_grad[:3])
     if torch.is_grad_enabled():
-        # Somebody will differentiate the gradients: only the reference's know how they came about.
-        out = local_attention_reference(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)
-        asked = [each for each, want in zip((query, key, value), wanted, strict=True) if want]
-        found = iter(torch.autograd.grad(out, asked, gradient, create_graph=True))
-        return (*(next(found) if want else None for want in wanted), None, None, None)
+
+        def reference(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return local_attention_reference(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)
+
+        return (*followed_gradients(reference, (query, key, value), wanted, gradient), None, None, None)
     results = _differentiate(gradient, query, key, value, logs, kernel_size, dilation, scale, wanted)
     return (*(each if want else None for each, want in zip(results, wanted, strict=True)), None, None, None)
 
