@@ -5,13 +5,15 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from segcontext import native
 from segcontext.costs import OperationCounter
 from segcontext.distribution import mask
 from segcontext.distribution.mask import MaskDistribution
 from segcontext.errors import RecipeError
-from segcontext.ops.implementations import use_implementation
+from segcontext.layers import StridedConv2d
+from segcontext.ops.implementations import asked_for, use_implementation
 
 CHANNELS = 4
 
@@ -308,3 +310,110 @@ def test_layers_run_in_loops_or_not_one_by_one(layout, faster, monkeypatch):
     monkeypatch.setattr(mask, "is_faster", lambda features: False)
     for left, right in zip(found, learned(plain, x), strict=True):
         assert (left - right).norm() <= 1e-4 * right.norm() + 1e-6
+
+
+class Tripled(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.convolution, self.norm, self.activation = block
+
+    def forward(self, x):
+        return 3 * self.activation(self.norm(self.convolution(x)))
+
+
+class Raised(StridedConv2d):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def own_forward(part):
+    plain = part.forward
+    part.forward = lambda x: 3 * plain(x)
+
+
+def convolution(kind=StridedConv2d, size=3, **options):
+    options = {"groups": CHANNELS, "padding": size // 2, **options}
+    return kind(CHANNELS, CHANNELS, size, stride=2, **options)
+
+
+CHANGES = {
+    "dilation": lambda blocks: blocks[0].__setitem__(0, convolution(dilation=2, padding=2)),
+    "reflected": lambda blocks: blocks[0].__setitem__(0, convolution(padding_mode="reflect")),
+    "5x5": lambda blocks: blocks[0].__setitem__(0, convolution(size=5)),
+    "dense": lambda blocks: blocks[0].__setitem__(0, convolution(groups=1)),
+    "a convolution's own forward": lambda blocks: blocks[0].__setitem__(0, convolution(Raised)),
+    "a block's own forward": lambda blocks: blocks.__setitem__(0, Tripled(blocks[0])),
+    "a forward put onto a block": lambda blocks: own_forward(blocks[0]),
+    "a forward put onto a norm": lambda blocks: own_forward(blocks[0][1]),
+    "no activation": lambda blocks: blocks[0].__delitem__(2),
+    "one more layer": lambda blocks: blocks[0].append(nn.Softplus()),
+    "wrapped": lambda blocks: blocks.__setitem__(0, nn.Sequential(blocks[0])),
+    "a convolution alone": lambda blocks: blocks.__setitem__(0, convolution()),
+    "an empty block": lambda blocks: blocks.__setitem__(0, nn.Sequential()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("learns", [False, True])
+def test_layers_that_were_changed_run_as_they_stand(change, learns, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, x = module().float().train(learns), maps((16, 20))[0].float()
+    CHANGES[change](made.shrink)
+    with torch.set_grad_enabled(learns):
+        torch.testing.assert_close(made(x, x).features, gated(x, made.shrink(x)))
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_hooks_for_all_modules_are_called(learns, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, x, seen = module().float().train(learns), maps((16, 20))[0].float(), []
+    handle = register_module_forward_hook(lambda called, *given: seen.append(type(called)))
+    try:
+        made(x, x)
+    finally:
+        handle.remove()
+    assert seen.count(StridedConv2d) == 3
+
+
+def test_features_of_other_channels_are_refused():
+    made, x = module().float(), torch.zeros(1, CHANNELS + 1, 16, 20)
+    with pytest.raises(RuntimeError, match="channels"):
+        made(x, x)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_float16_of_autocast_is_pytorchs(learns, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, x = module().float().train(learns), maps((16, 20))[0].float()
+    with torch.autocast("cpu", dtype=torch.float16):
+        torch.testing.assert_close(made(x, x).features, gated(x, made.shrink(x)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(not native.is_available(), reason="numba cannot be imported")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_default_device_is_nobody_watching(layout, monkeypatch):
+    """Nor are the loops' own tensors made there."""
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, x = module().float(), maps((16, 20))[0].float().contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+    wanted = gated(x, made.shrink(x))
+    (slope,) = torch.autograd.grad(wanted.sum(), x)
+    with torch.device("meta"), monkeypatch.context() as patch:
+        patch.setattr(nn.Conv2d, "forward", lambda *given: pytest.fail("a layer of PyTorch's ran"))
+        out = made(x, x).features
+        out.backward(torch.ones_like(out))
+    torch.testing.assert_close((out, x.grad), (wanted, slope))
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_kernels_are_chosen_by_the_gate_alone(learns, monkeypatch):
+    monkeypatch.setattr(mask, "is_faster", lambda features: True)
+    made, (x, local), asked = module().float().train(learns), [each.float() for each in maps((16, 20))], []
+
+    def gate(features, logits, *, times, align_corners):
+        asked.append(asked_for(None))
+        return gated(features, logits)
+
+    monkeypatch.setattr(mask, "gated_by_mask", gate)
+    with use_implementation("triton", strict=True), torch.set_grad_enabled(learns):
+        made(x, local)
+    assert asked == ["triton"]

@@ -172,6 +172,18 @@ def test_what_stands_in_its_way():
     assert obstacle_to_halved(x.to("meta")) is not None
     with Watch():
         assert obstacle_to_halved(x) == "somebody looks at the single steps"
+    with torch.device("cpu"):
+        assert obstacle_to_halved(x) is None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert obstacle_to_halved(x) is None
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert obstacle_to_halved(x) is not None
+
+
+def test_values_of_another_dtype_are_not_misread():
+    for function in (halved, halved_beside):
+        with pytest.raises(TypeError, match=r"float32 or bfloat16, not torch\.float16"):
+            function(*maps((5, 6), dtype=torch.float16))
 
 
 def test_small_maps_are_pytorchs_unless_bfloat16_learns():

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segcontext.distribution.halving_blocks import are_as_made
 from segcontext.errors import RecipeError
 from segcontext.layers import ConvNormAct, StridedConv2d, pixels_at_stride, resize
 from segcontext.ops.folded_norm import folded_norm, has_fixed_norm
 from segcontext.ops.gated_by_mask import gated_by_mask
 from segcontext.ops.halved import halved, halved_beside, is_faster, obstacle_to_halved
 from segcontext.ops.halved_gate import halved_gate, obstacle_to_halved_gate
-from segcontext.ops.implementations import choose
+from segcontext.ops.implementations import asked_for, choose
 from segcontext.types import Context, Mask
 
 __all__ = ["Downsampling", "MaskDistribution", "Residual"]
@@ -137,11 +138,11 @@ class MaskDistribution(nn.Module):
 
     def _in_one_pass(self, x: Tensor) -> bool:
         """Whether convolutions and gate can run as one: with fixed batch norms and padding, on planes of the CPU."""
-        layers = self.downsampling == "depthwise" and self.padding == 1
-        layers = layers and not _is_watched(*self.shrink.modules())
-        for convolution, norm, activation in (layer.children() for layer in self.shrink):
-            layers = layers and has_fixed_norm(convolution, norm) and isinstance(activation, nn.ReLU)
-        return layers and obstacle_to_halved_gate(x) is None and choose("LDv1", None, {"native": None}) == "native"
+        if self.downsampling != "depthwise" or self.padding != 1 or obstacle_to_halved_gate(x) is not None:
+            return False
+        as_made = are_as_made(self.shrink, 1, x)
+        fixed = as_made and all(has_fixed_norm(*list(layer.children())[:2]) for layer in self.shrink)
+        return fixed and _runs_natively(None)
 
     def _downsample(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of the mask, and the features for the gate."""
@@ -159,21 +160,21 @@ class MaskDistribution(nn.Module):
 
     def _shrunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the layers make of the features, and the features; convolutions run in compiled loops where they can."""
-        blocks = [list(block.children()) for block in self.shrink]
-        watched = _is_watched(*self.shrink.modules())
-        same = not watched and all(_is_halving(block[0], self.padding, x) for block in blocks)
-        if not same or choose("LDv1", None, {"native": obstacle_to_halved(x)}) != "native":
+        obstacle = obstacle_to_halved(x)
+        as_made = obstacle is not None or are_as_made(self.shrink, self.padding, x)
+        if not as_made or not _runs_natively(obstacle):
             plain: Tensor = self.shrink(x)
             return plain, x
         small = features = x
-        for number, (block, (convolution, *rest)) in enumerate(zip(self.shrink, blocks, strict=True)):
+        for number, block in enumerate(self.shrink):
             if not is_faster(small):
                 small = block(small)
                 continue
+            convolution, *rest = block.children()
             assert isinstance(convolution, StridedConv2d)
             weight, bias = convolution.weight, convolution.bias
             # Autocast rounds between the two.
-            if rest and has_fixed_norm(convolution, rest[0]) and not torch.is_autocast_enabled("cpu"):
+            if has_fixed_norm(convolution, rest[0]) and not torch.is_autocast_enabled("cpu"):
                 weight, bias = folded_norm(convolution, rest.pop(0))
             if number:
                 small = halved(small, weight, bias, padding=self.padding)
@@ -184,15 +185,6 @@ class MaskDistribution(nn.Module):
         return small, features
 
 
-def _is_halving(module: nn.Module, padding: int, x: Tensor) -> bool:
-    """Whether a layer is still the convolution that it was made as, and takes features of this dtype."""
-    if type(module) is not StridedConv2d or module.weight.device != x.device:
-        return False
-    made = module.weight.shape[1:] == (1, 3, 3) and module.stride == (2, 2) and module.padding == (padding, padding)
-    return made and (module.weight.dtype == x.dtype or torch.is_autocast_enabled("cpu"))
-
-
-def _is_watched(*modules: nn.Module) -> bool:
-    """Whether somebody wants to see what goes into a module or comes out of it, in either direction."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for module in modules for kind in kinds)
+def _runs_natively(obstacle: str | None) -> bool:
+    """Whether LDv1's own loops are to run; where kernels of a GPU are asked for, the gate alone has some."""
+    return asked_for(None) != "triton" and choose("LDv1", None, {"native": obstacle}) == "native"

@@ -80,7 +80,7 @@ def _differentiate(
     given, told, made = (places_of(each, by_pixel(features)) for each in (features, gradient, out))
     if by_pixel(features):
         small = logits.permute(0, 2, 3, 1).float().contiguous()
-        halves = torch.zeros(2, *small.shape)
+        halves = torch.zeros(2, *small.shape, device="cpu")
         constant = (small.numpy(), halves.numpy(), down, across, factor, width)
         split(
             small.shape[0] * small.shape[1],
@@ -134,7 +134,7 @@ def _axes(features: Tensor, logits: Tensor, align_corners: bool) -> tuple[Any, A
 
 def axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
     """For each of the large positions the small one before it, and the share of the next one."""
-    positions = torch.arange(large, dtype=torch.float64)
+    positions = torch.arange(large, dtype=torch.float64, device="cpu")
     if align_corners:
         found = positions * ((small - 1) / (large - 1) if large > 1 else 0.0)
     else:
@@ -144,10 +144,16 @@ def axis(small: int, large: int, align_corners: bool) -> tuple[Any, Any]:
 
 
 def places_of(x: Tensor, pixels: bool) -> tuple[Any, ...]:
-    """The addresses of the images or planes, and the steps in bytes to the next row, column and, in images, channel."""
+    """The addresses of the images or planes, and the steps in bytes to the next row, column and, in images, channel.
+
+    Raises:
+        TypeError: where the loops would misread the values: they tell dtypes apart by their size.
+    """
+    if x.dtype not in (torch.float32, torch.bfloat16):
+        raise TypeError(f"compiled loops take float32 or bfloat16, not {x.dtype}")
     images, channels, rows, columns = (x.element_size() * step for step in x.stride())
-    begin = x.data_ptr() + images * torch.arange(x.shape[0])
+    begin = x.data_ptr() + images * torch.arange(x.shape[0], device="cpu")
     if pixels:
         return begin.numpy(), rows, columns, channels
-    planes = begin[:, None] + channels * torch.arange(x.shape[1])
+    planes = begin[:, None] + channels * torch.arange(x.shape[1], device="cpu")
     return planes.flatten().numpy(), rows, columns

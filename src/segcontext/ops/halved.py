@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from segcontext.native import pages, split
@@ -22,7 +24,9 @@ PLANES, PIXELS = 2**22, 2**23
 
 def is_watched() -> bool:
     """Whether somebody looks at the single operators of PyTorch now."""
-    return is_in_torch_dispatch_mode() or torch._C._len_torch_function_stack() > 0
+    # A default device is such a mode, too: it only says where new tensors are made.
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return is_in_torch_dispatch_mode() or any(not isinstance(mode, DeviceContext) for mode in modes)
 
 
 def obstacle_to_halved(features: Tensor) -> str | None:
@@ -37,6 +41,8 @@ def obstacle_to_halved(features: Tensor) -> str | None:
         return "somebody looks at the single steps"
     if type(features) is not Tensor:
         return "it is no plain tensor"
+    if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in (torch.float32, torch.bfloat16):
+        return "compiled loops take what autocast rounds to bfloat16 only"
     return obstacle_to_loops(features)
 
 
@@ -191,11 +197,11 @@ def _turn_back(
     if pixels:
         from segcontext.native.halving_pixels import turn_back_pixels as loop
 
-        sums = torch.zeros(images * (height + 1), 10, channels)
+        sums = torch.zeros(images * (height + 1), 10, channels, device="cpu")
     else:
         from segcontext.native.halving import turn_back_planes as loop
 
-        sums = torch.zeros(images * channels, 10, dtype=torch.float64)
+        sums = torch.zeros(images * channels, 10, dtype=torch.float64, device="cpu")
     constant = (given, told, made, adds, weights, sums.numpy(), extent, width)
     split(len(sums), lambda first, last: loop(*constant, (first, last)))
     of_all = sums.sum(0, dtype=torch.float64).T if pixels else sums.view(images, channels, 10).sum(0)

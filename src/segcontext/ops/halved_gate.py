@@ -89,7 +89,7 @@ def _differentiate(
 
     out = pages.empty_like(features)
     layers, channels = shifts.shape
-    sums = torch.zeros(_planes(features), layers, 10, dtype=torch.float64)
+    sums = torch.zeros(_planes(features), layers, 10, dtype=torch.float64, device="cpu")
     given, told, made = (places_of(each, False) for each in (features, gradient, out))
     constant = (*_weights(kernels, shifts), sums.numpy(), *_geometry(features, layers, times, align_corners))
     split(len(sums), lambda first, last: turn_back_distributed(given, told, made, *constant, (first, last)))
