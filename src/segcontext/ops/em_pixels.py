@@ -19,6 +19,9 @@ from segcontext.ops.precision import linear_dtype, widen
 
 __all__ = ["PlainPixels", "em_form", "em_site", "pixels_in_form"]
 
+#: From so many pixels on, whose channels lie apart, loops save more than they cost where there is no projection.
+MANY = 2**14
+
 
 def em_form(
     x: Tensor,
@@ -49,7 +52,8 @@ def em_form(
     followed = site.gradients
     rearranged = folding_obstacle(x, dtype, projected=projection is not None, kernel=kernel, followed=followed)
     native = native_obstacle(dtype, *given, kernel=kernel, followed=followed)
-    if native is None and dtype == torch.float32 and projection is None and residual is None:
+    alone = dtype == torch.float32 and projection is None and residual is None
+    if native is None and alone and (x.stride(-1) == 1 or x.shape[1] < MANY):
         native = NOTHING
     triton = triton_obstacle(x, bases, projection, residual, kernel=kernel, keep_history=keep_history)
     if is_counted():
