@@ -1,5 +1,8 @@
 """Rows of work on several threads."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -75,6 +78,26 @@ def test_after_a_fork_a_pool_works(threads, monkeypatch):
     done = []
     split(9, lambda first, last: done.extend(range(first, last)))
     assert sorted(done) == list(range(9))
+
+
+CHILD = """\
+import os, signal, torch
+torch.set_num_threads(2)
+torch.randn(2**20).exp().sum()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    from segcontext.native import split
+    done = []
+    split(64, lambda first, last: done.extend(range(first, last)))
+    os._exit(0 if sorted(done) == list(range(64)) else 1)
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_fork_that_imports_it_first_does_not_wait_for_its_parents_threads():
+    assert subprocess.run([sys.executable, "-c", CHILD], timeout=120).returncode == 0
 
 
 def test_from_two_threads_at_once(threads):

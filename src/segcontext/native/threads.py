@@ -18,8 +18,21 @@ __all__ = ["split"]
 
 _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _CALLED = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-#: The process that may use OpenMP's threads: they do not survive a fork, and what is left of them waits for ever.
-_PROCESS = os.getpid()
+
+
+def _forked() -> bool:
+    """Whether this process came of a fork, with no new program since; `True` also where nothing says so."""
+    try:
+        # Behind the name, which may hold anything, Linux says its flags; 0x40 is PF_FORKNOEXEC.
+        flags = int(Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[6])
+    except (OSError, ValueError, IndexError):
+        return True
+    return bool(flags & 0x40)
+
+
+#: The process that may use OpenMP's threads: they do not survive a fork, and what is left of them waits for ever. None
+#: may where this module is first imported by a child whose parent may have used them.
+_PROCESS = None if _forked() else os.getpid()
 
 
 def split(rows: int, run: Callable[[int, int], None], *, grain: int = 1, parts_each: int = 4) -> None:
