@@ -42,6 +42,8 @@ class Case:
         memory: whether peak memory is measured, which runs both once more.
         most_seconds: the time aimed at, `None` where there is none.
         most_memory: the bytes aimed at, likewise.
+        memory_goal: the ratio aimed at of peak memory beyond results, the baseline's through ours, likewise. The bytes
+            of the returned tensors, which both have to make, are taken off: a call backward returns its output, too.
         items: how many images or samples a call goes through, for those per second; 0 where that tells nothing.
     """
 
@@ -57,12 +59,16 @@ class Case:
     memory: bool = True
     most_seconds: float | None = None
     most_memory: int | None = None
+    memory_goal: float | None = None
     items: int = 0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a case came to: seconds (median, lower and upper quartile), ratio (baseline through ours), peak bytes."""
+    """What a case came to: seconds (median, lower and upper quartile), ratio (baseline through ours), peak bytes.
+
+    `beyond` are the peak bytes beyond results, ours and the baseline's, where a case has a goal for them.
+    """
 
     topic: str
     what: str
@@ -76,6 +82,8 @@ class Result:
     baseline_memory: int | None
     most_seconds: float | None = None
     most_memory: int | None = None
+    memory_goal: float | None = None
+    beyond: tuple[int, int] | None = None
     items: int = 0
 
 
@@ -97,7 +105,12 @@ def measure(case: Case, device: str = "cpu") -> Result:
         ratios = [other / own for own, other in zip(ours, baseline, strict=True)]
     else:
         ratios = [other / statistics.median(ours) for other in baseline]
-    memory = (peak_memory(case.ours, device), peak_memory(case.baseline, device)) if case.memory else (None, None)
+    memory = beyond = None
+    if case.memory:
+        (own, results), (other, others) = (_peak(call, device) for call in (case.ours, case.baseline))
+        memory = own, other
+        if case.memory_goal is not None and own:
+            beyond = max(0, own - results), max(0, other - others)
     return Result(
         case.topic,
         case.what,
@@ -107,9 +120,11 @@ def measure(case: Case, device: str = "cpu") -> Result:
         _quartiles(ratios),
         case.goal,
         agreement,
-        *memory,
+        *(memory or (None, None)),
         case.most_seconds,
         case.most_memory,
+        case.memory_goal,
+        beyond,
         case.items,
     )
 
@@ -164,17 +179,22 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
 
     On Linux's CPU this is resident memory, with the C library told to give freed blocks back; elsewhere on the CPU 0.
     """
+    return _peak(call, device)[0]
+
+
+def _peak(call: Callable[[], object], device: str) -> tuple[int, int]:
+    """The peak, and what of it are the tensors that the call returns."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        call()
+        results = _bytes(call())
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated() - before, results
     status = Path("/proc/self/status")
     if not status.exists():
-        return 0
+        return 0, 0
     # Blocks from 64 KiB up are mapped one by one, so that freeing them shows.
     _map_blocks_from(2**16)
     ctypes.CDLL(None).malloc_trim(0)
@@ -182,9 +202,17 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
     before = _status(status, "VmRSS")
     result = call()
     peak = _status(status, "VmHWM") - before
+    results = _bytes(result)
     del result
     _map_blocks_from(2**25)
-    return max(0, peak)
+    return max(0, peak), results
+
+
+def _bytes(result: object) -> int:
+    """Of the tensors in a result."""
+    if isinstance(result, torch.Tensor):
+        return result.numel() * result.element_size()
+    return sum(map(_bytes, result)) if isinstance(result, (tuple, list)) else 0
 
 
 def _map_blocks_from(size: int) -> None:
@@ -236,6 +264,10 @@ def table(results: Iterable[Result]) -> Iterator[str]:
             own += f"; ≤ {1000 * each.most_seconds:.3g}: " + _reached(each.ours[0] <= each.most_seconds)
         if each.most_memory is not None and each.ours_memory is not None:
             memory[0] += f"; ≤ {each.most_memory / 2**20:.3g}: " + _reached(each.ours_memory <= each.most_memory)
+        if each.beyond is not None and each.memory_goal is not None:
+            mine, its = (f"{side / 2**20:.3g}" for side in each.beyond)
+            reached_too = _reached(each.beyond[0] * each.memory_goal <= each.beyond[1])
+            memory[0] += f"; beyond results {mine} of {its}, ≤ 1/{each.memory_goal:g}: {reached_too}"
         cells = (each.what, own, other, each.baseline_name, f"{each.ratio[0]:.3g}", goal, reached)
         cells += (*memory, each.agreement)
         yield f"| {' | '.join(cells)} |"

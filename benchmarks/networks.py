@@ -2,16 +2,18 @@
 
     python benchmarks/networks.py [--quick] [--size 1024 2048]
 
-From an image to the class of each of its pixels; random weights, 19 classes, ResNet-50 everywhere. "At its best" is
-what PyTorch does for any network: channels-last, bfloat16 autocast, `torch.compile` with frozen weights (quick: without
-the compiler). UPerNet is that of transformers on its ResNet-50, at its own stride 32; smp's PSPNet has three of the
-backbone's stages by default.
+From an image to the class of each of its pixels; random weights, 19 classes, ResNet-50 but for SegFormer-B2, which has
+a backbone of its own and about as many weights. "At its best" is what PyTorch does for any network: channels-last and
+bfloat16 autocast; "compiled", also `torch.compile` with frozen weights. Ours compiled is held against each peer
+compiled and uncompiled; quick, neither is compiled. UPerNet is that of transformers on its ResNet-50, at its own
+stride 32; smp's PSPNet has three of the backbone's stages by default.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import segcontext
 from measuring import Case, measure, table
@@ -59,16 +62,24 @@ def upernet() -> nn.Module:
     return UperNetForSemanticSegmentation(UperNetConfig(backbone_config=backbone, num_labels=CLASSES))
 
 
+def segformer() -> nn.Module:
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    sizes = {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768}
+    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=CLASSES, **sizes))
+
+
 PEERS: dict[str, Callable[[], nn.Module]] = {
     "torchvision DeepLabV3-50": deeplab_torchvision,
     "smp DeepLabV3-50": deeplab_smp,
     "smp PSPNet-50": pspnet_smp,
     "transformers UPerNet-50": upernet,
+    "transformers SegFormer-B2": segformer,
 }
 
 
 def at_its_best(network: nn.Module, *, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """A peer's fastest form; all of them bring their logits to image size themselves."""
+    """A peer's fastest form, with or without the compiler."""
     network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     kernels = torch.compile(network, dynamic=False) if compiled else network
 
@@ -78,14 +89,19 @@ def at_its_best(network: nn.Module, *, compiled: bool) -> Callable[[Tensor], Ten
             torch.autocast(image.device.type, dtype=torch.bfloat16),
             torch._inductor.config.patch(freezing=image.device.type == "cpu"),
         ):
-            return likeliest(kernels(image.contiguous(memory_format=torch.channels_last)))
+            return likeliest(kernels(image.contiguous(memory_format=torch.channels_last)), image)
 
     return ask
 
 
-def likeliest(output: Any) -> Tensor:
-    """The classes in what a peer returns: a tensor, a dict with "out", or an object with `logits`."""
+def likeliest(output: Any, image: Tensor) -> Tensor:
+    """The classes in what a peer returns: a tensor, a dict with "out", or an object with `logits`.
+
+    All but SegFormer bring their logits to image size themselves.
+    """
     logits = output["out"] if isinstance(output, dict) and "out" in output else getattr(output, "logits", output)
+    if logits.shape[2:] != image.shape[2:]:
+        logits = F.interpolate(logits, size=image.shape[2:], mode="bilinear", align_corners=False)
     return logits.argmax(1)
 
 
@@ -109,7 +125,7 @@ def cases(quick: bool, size: tuple[int, int] | None = None, beside: str = "") ->
     make = functools.partial(
         Case,
         topic="Whole network, prediction",
-        what=f"EMANet-50, {height}×{width}",
+        what=f"EMANet-50{'' if quick else ' compiled'}, {height}×{width}",
         ours=functools.partial(predict_labels, fast, image),
         rounds=3,
     )
@@ -118,16 +134,18 @@ def cases(quick: bool, size: tuple[int, int] | None = None, beside: str = "") ->
         goal = None if quick else 3.5
         plain = functools.partial(predict_labels, network, image)
         yield make(baseline=plain, baseline_name=itself, agreement=agreement, goal=goal, memory=not quick)
-    for name in list(PEERS)[: 2 if quick else None]:
-        if beside not in name:
+    words = ("uncompiled",) if quick else ("compiled", "uncompiled")
+    for name, word in itertools.product(list(PEERS)[: 2 if quick else None], words):
+        label = f"{name} at its best, {word}"
+        if beside not in label:
             continue
         try:
-            peer = at_its_best(PEERS[name](), compiled=not quick)
+            peer = at_its_best(PEERS[name](), compiled=word == "compiled")
         except ImportError:
             continue
         yield make(
             baseline=functools.partial(peer, image),
-            baseline_name=f"{name} at its best",
+            baseline_name=label,
             agreement=lambda: "another network",
             goal=1.0 if "DeepLab" in name else None,
             memory=False,
@@ -146,7 +164,7 @@ def eager_times(image: Tensor) -> list[tuple[str, float]]:
         with torch.no_grad():
             for _ in range(3):
                 started = time.perf_counter()
-                likeliest(network(image))
+                likeliest(network(image), image)
                 seconds.append(time.perf_counter() - started)
         found.append((name, statistics.median(seconds[1:])))
     return found

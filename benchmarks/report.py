@@ -120,9 +120,10 @@ def markdown(title: str, topics: Mapping[str, Any], name: str) -> str:
         "in parentheses the quartiles; the ratio is the median of the rounds' ratios, or, where a slow baseline",
         "runs fewer rounds, of its rounds' ratios to the median of ours. A figure with /s is images or samples in",
         "a second. Memory is the most that a call holds at once beyond what was there before it, its result among",
-        "it. Before anything is timed, both results are held against each other, which the last column tells. 20",
-        "ms pass between calls: for some milliseconds after an operator of PyTorch its OpenMP threads wait at",
-        "work, and loops that come right after share the cores with them.",
+        'it; "beyond results" takes the tensors off that it returns. Before anything is timed, both results are',
+        "held against each other, which the last column tells. 20 ms pass between calls: for some milliseconds",
+        "after an operator of PyTorch its OpenMP threads wait at work, and loops that come right after share the",
+        "cores with them.",
         "",
         ", ".join(f"{key}: {value}" for key, value in facts.items() if key != "commit") + ".",
         "",
@@ -203,7 +204,7 @@ def write_csv(topics: Mapping[str, Any], path: Path) -> None:
             "baseline_high",
         ),
         *("ratio", "ratio_low", "ratio_high", "goal", "most_seconds", "most_memory", "ours_memory", "baseline_memory"),
-        *("items", "agreement"),
+        *("memory_goal", "ours_beyond", "baseline_beyond", "items", "agreement"),
     )
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
@@ -213,6 +214,10 @@ def write_csv(topics: Mapping[str, Any], path: Path) -> None:
                 flat = {key: value for key, value in row.items() if not isinstance(value, (list, tuple))}
                 for key in ("ours", "baseline", "ratio"):
                     flat |= dict(zip((key, f"{key}_low", f"{key}_high"), row[key], strict=True))
+                if row.get("beyond") is not None:
+                    flat |= dict(zip(("ours_beyond", "baseline_beyond"), row["beyond"], strict=True))
+                # `None` for most cases.
+                flat.pop("beyond", None)
                 writer.writerow(flat)
 
 

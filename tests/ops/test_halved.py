@@ -32,9 +32,14 @@ def exact(x, kernel, shift, padding):
     return F.conv2d(x, kernel, shift, stride=2, padding=padding, groups=len(kernel))
 
 
-def with_gradients(function, given):
+def read_twice(*given, padding=1):
+    out, x = halved_beside(*given, padding=padding)
+    return out.sum((2, 3), keepdim=True) * x
+
+
+def with_gradients(function, given, **options):
     tensors = [each.detach().requires_grad_() for each in given]
-    out = function(*tensors)
+    out = function(*tensors, **options)
     sign = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(out.dtype)
     return [out, *torch.autograd.grad((out * sign).sum(), tensors)]
 
@@ -42,37 +47,23 @@ def with_gradients(function, given):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("padding", [0, 1])
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "with the features"])
-def test_values_and_gradients(dtype, layout, padding, threads, beside):
-    def ours(*given):
-        if not beside:
-            return halved(*given, padding=padding)
-        out, x = halved_beside(*given, padding=padding)
-        return out.sum((2, 3), keepdim=True) * x
-
+def test_values_and_gradients(dtype, layout, padding, beside):
     def plain(x, *weights):
         out = exact(x, *weights, padding)
         return out.sum((2, 3), keepdim=True) * x if beside else out
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for size in SIZES:
-            for channels in (5, 16, 24):
-                if padding == 1 or min(size) >= 3:
-                    given = maps(size, channels=channels, dtype=dtype, layout=layout)
-                    found, wanted = (
-                        with_gradients(ours, given),
-                        with_gradients(plain, [each.double() for each in given]),
-                    )
-                    for each, right in zip(found, wanted, strict=True):
-                        error = (each.double() - right).norm() / right.norm()
-                        assert each.dtype == dtype
-                        # Where the features are read twice, rounded sums are multiplied.
-                        assert error < (1e-6 if dtype == torch.float32 else 1e-2 if beside else 4e-3)
-    finally:
-        torch.set_num_threads(before)
+    for size in SIZES:
+        for channels in (5, 16, 24):
+            if padding == 1 or min(size) >= 3:
+                given = maps(size, channels=channels, dtype=dtype, layout=layout)
+                found = with_gradients(read_twice if beside else halved, given, padding=padding)
+                wanted = with_gradients(plain, [each.double() for each in given])
+                for each, right in zip(found, wanted, strict=True):
+                    error = (each.double() - right).norm() / right.norm()
+                    assert each.dtype == dtype
+                    # Where the features are read twice, rounded sums are multiplied.
+                    assert error < (1e-6 if dtype == torch.float32 else 1e-2 if beside else 4e-3)
 
 
 def test_more_channels_than_are_taken_at_a_time():
@@ -83,14 +74,23 @@ def test_more_channels_than_are_taken_at_a_time():
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["planes", "pixels"])
-def test_threads_do_not_change_a_bit(layout):
-    given, results = maps((20, 21), channels=16, layout=layout), []
-    before = torch.get_num_threads()
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        results.append(with_gradients(halved, given))
-    torch.set_num_threads(before)
+@pytest.mark.parametrize("function", [halved, read_twice])
+def test_threads_do_not_change_a_bit(dtype, layout, function):
+    cases = [
+        (maps(size, channels=channels, dtype=dtype, layout=layout), padding)
+        for size, channels, padding in (((20, 21), 16, 1), ((97, 65), 5, 0), ((2, 3), 24, 1))
+    ]
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(
+                [each for given, padding in cases for each in with_gradients(function, given, padding=padding)]
+            )
+    finally:
+        torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(left, right) for left, right in zip(results[0], other, strict=True))
 

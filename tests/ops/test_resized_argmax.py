@@ -101,6 +101,17 @@ def test_float64_and_small_sizes_run_as_the_reference():
     assert torch.equal(resized_argmax(small, (30, 40), align_corners=False), wanted.byte())
 
 
+class Labels(torch.nn.Module):
+    def forward(self, logits):
+        return resized_argmax(logits, (90, 91), align_corners=False)
+
+
+def test_exported_programs_hold_the_reference():
+    first, other = (smooth(seed, (1, 4, 9, 9), 3) for seed in (3, 4))
+    program = torch.export.export(Labels(), (first,)).module()
+    assert torch.equal(program(other), resized_argmax(other, (90, 91), align_corners=False, implementation="reference"))
+
+
 @pytest.mark.parametrize(("values", "pixels"), [(1, 5), (7, 1), (9, 9), (16, 128), (23, 180), (50, 33)])
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_places_are_those_of_pytorch(values, pixels, align_corners):

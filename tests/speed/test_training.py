@@ -141,3 +141,34 @@ def test_a_rehearsal_leaves_no_trace():
     assert all(weight.grad is None for weight in network.parameters())
     for name, value in network.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+class Busy(torch.nn.Module):
+    """Does to its buffers all that a module can."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3, 1, 1))
+        for name, value in (("empty", None), ("written", torch.zeros(2)), ("replaced", torch.ones(2))):
+            self.register_buffer(name, value)
+        self.register_buffer("removed", torch.ones(1), persistent=False)
+
+    def forward(self, images):
+        self.empty = images.sum()
+        self.written += 1
+        self.register_buffer("replaced", torch.rand(3), persistent=False)
+        self.register_buffer("new", images.mean(), persistent=False)
+        del self.removed
+        return self.weight * images
+
+
+def test_a_rehearsal_leaves_the_buffers_that_were_there():
+    network = torch.nn.Sequential(Busy(), torch.nn.Identity())
+    before = dict(network[0]._buffers)
+    values = {name: each.clone() for name, each in before.items() if each is not None}
+    state = list(network.state_dict())
+    rehearse(network, network, torch.ones(1, 3, 2, 2))
+    assert list(network[0]._buffers) == list(before)
+    assert all(network[0]._buffers[name] is each for name, each in before.items())
+    assert all(torch.equal(before[name], value) for name, value in values.items())
+    assert list(network.state_dict()) == state

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segcontext.ops.compiled_loops import is_transformed
 from segcontext.ops.implementations import Implementation, choose
 from segcontext.ops.precision import linear_dtype, widen
 
@@ -77,6 +78,8 @@ def _obstacle(query: Tensor, key: Tensor, value: Tensor) -> str | None:
         return "PyTorch's attention is faster on GPUs, and compiled"
     if torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value)):
         return "its gradients take an N×M tensor"
+    if is_transformed():
+        return "forward-mode derivatives and torch.func cannot look into products that are written in place"
     if query.shape[1] == value.shape[1] and linear_dtype(value) != torch.bfloat16:
         return "PyTorch's fused attention is as fast in this dtype"
     return None

@@ -17,6 +17,7 @@ from segcontext.errors import ShapeError
 from segcontext.gpu.largest import resized_argmax as by_triton
 from segcontext.gpu.largest import resized_argmax_obstacle
 from segcontext.ops.bilinear import Places, places
+from segcontext.ops.compiled_loops import is_transformed
 from segcontext.ops.implementations import Implementation, Site, choose
 from segcontext.ops.launching import launched
 
@@ -64,9 +65,11 @@ def resized_argmax(
         ShapeError: the logits have another shape, or the crop does not lie within the size.
 
     Note:
-        Both forms name the argmax of `torch.nn.functional.interpolate` on contiguous float32 logits, the native one
-        with the same roundings as on processors with fused multiply-adds. PyTorch rounds otherwise on others, and for
-        channels-last tensors: where two classes are equally large but for that, another of the two may be named.
+        Every form names the argmax of `torch.nn.functional.interpolate` on contiguous float32 logits (float64 ones stay
+        so), whatever their layout and dtype, but for ties: where classes are no further apart than this interpolation
+        rounds, another of them may be named. The native form rounds as PyTorch does for four classes or more on
+        processors with fused multiply-adds. PyTorch rounds otherwise for fewer classes, on other processors, and for
+        channels-last logits; bfloat16 ones it rounds once more when they are resized, so that more classes tie.
 
     Example:
         >>> resized_argmax(torch.tensor([[[[0.0, 3.0]], [[1.0, 1.0]]]]), (1, 4), align_corners=False).tolist()
@@ -112,6 +115,10 @@ def label_dtype(classes: int) -> torch.dtype:
 
 
 def _obstacle(logits: Tensor, size: tuple[int, int]) -> str | None:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return "a program that is written down holds PyTorch's operators alone"
+    if is_transformed():
+        return "torch.func hands over tensors without an address"
     if logits.device.type != "cpu":
         return f"it runs on the CPU, and the logits are on {logits.device.type}"
     if logits.dtype == torch.float64:

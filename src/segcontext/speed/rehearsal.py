@@ -42,21 +42,22 @@ def _unchanged(network: nn.Module) -> Iterator[None]:
         (module, {name: value for name, value in vars(module).items() if value is None or isinstance(value, Tensor)})
         for module in modules
     ]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in modules
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    # Buffers are written into and replaced, empty ones are filled, and new ones registered.
+    buffers = [(module, dict(module._buffers), set(module._non_persistent_buffers_set)) for module in modules]
+    values = [(each, each.clone()) for _, held, _ in buffers for each in held.values() if each is not None]
     try:
         yield
     finally:
         for module, attributes in kept:
             vars(module).update(attributes)
         with torch.no_grad():
-            for module, name, buffer, value in buffers:
+            for buffer, value in values:
                 buffer.copy_(value)
-                module._buffers[name] = buffer
+        for module, held, passing in buffers:
+            module._buffers.clear()
+            module._buffers.update(held)
+            module._non_persistent_buffers_set.clear()
+            module._non_persistent_buffers_set.update(passing)
 
 
 def _tensors(answer: Any) -> Iterator[Tensor]:
