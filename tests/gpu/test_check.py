@@ -27,7 +27,7 @@ def test_the_kernels_agree_in_the_interpreter(interpreting, capsys, monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cli.main(["check-gpu", "--small", "--only", "gated_by_mask", "confusion_from_logits"]) == 0
     said = capsys.readouterr().out
-    assert said.count(": ok") == 10
+    assert said.count(": ok") == 14
     assert "Nothing is kept of this" in said
     assert not (tmp_path / "segcontext").exists()
 
