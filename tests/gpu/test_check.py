@@ -119,6 +119,25 @@ def test_an_unknown_operation():
         check_kernels("cpu", only=["gated_by_masks"])
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rounds": 0}, "rounds must be at least 1, not 0"),
+        ({"rounds": -1}, "not -1"),
+        ({"timeout": 0}, "timeout must be seconds above 0, at most 86400, not 0"),
+        ({"timeout": float("nan")}, "not nan"),
+        ({"timeout": float("inf")}, "not inf"),
+    ],
+)
+def test_impossible_rounds_and_seconds(interpreting, capsys, monkeypatch, options, said):
+    monkeypatch.setattr("segcontext.gpu_check.checking._in_a_process", lambda *_: pytest.fail("a case was run"))
+    with pytest.raises(RecipeError, match=said):
+        check_kernels("cpu", small=True, **options)
+    words = [f"--{name}={value}" for name, value in options.items()]
+    assert cli.main(["check-gpu", "--small", *words]) == 2
+    assert next(iter(options)) in capsys.readouterr().err
+
+
 def test_where_nothing_can_run_the_process_says_why(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     sent = []
