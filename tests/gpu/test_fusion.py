@@ -46,13 +46,13 @@ def test_what_is_not_finite(device, probabilities, align_corners):
     """On sizes with exact weights: where one is 0, an infinity becomes no number."""
     more = int(align_corners)
     views = [
-        View(torch.randn(2, 5, 4 + more, 10 + more), (16 + more, 80 + more), (16, 80)),
-        View(spoilt(torch.randn(2, 5, 4 + more, 10 + more)), (16 + more, 80 + more), (16, 80), True),
-        View(torch.randn(2, 5, 4 + more, 5 + more), (8 + more, 40 + more), (8, 40)),
-        View(torch.randn(2, 5, 9, 41), (9, 41), (8, 40), True),
+        View(torch.randn(1, 5, 4 + more, 10 + more), (16 + more, 80 + more), (16, 80)),
+        View(spoilt(torch.randn(1, 5, 4 + more, 10 + more)), (16 + more, 80 + more), (16, 80), True),
+        View(torch.randn(1, 5, 4 + more, 5 + more), (8 + more, 40 + more), (8, 40)),
+        View(torch.randn(1, 5, 9, 41), (9, 41), (8, 40), True),
     ]
-    views[2].logits[1, 3, 1, 4] = float("inf")
-    views[3].logits[1, 4, 6, 30:40:4] = -float("inf")
+    views[2].logits[0, 3, 1, 4] = float("inf")
+    views[3].logits[0, 4, 6, 30:40:4] = -float("inf")
     options = {"probabilities": probabilities, "align_corners": align_corners}
     there = [view._replace(logits=view.logits.to(device)) for view in views]
     wanted = plainly(views, (8, 40), **options)
