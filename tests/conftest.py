@@ -1,5 +1,7 @@
 """Small data and one small run, shared by the tests; nobody writes into them."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,23 @@ accelerator: cpu
 def same_numbers():
     """Every test draws the same numbers in every run, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Notes which of some functions, each given by its module's name and its own, are called."""
+
+    def watch(*places):
+        called = []
+        for module, name in places:
+            holder = import_module(module)
+            function = getattr(holder, name)
+            monkeypatch.setattr(
+                holder, name, lambda *args, _=(name, function), **how: called.append(_[0]) or _[1](*args, **how)
+            )
+        return called
+
+    return watch
 
 
 def draw_pair(seed, *, width=64, height=48):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from segcontext.errors import KernelError
 from segcontext.inference import Protocol
 from segcontext.inference.fusing import fused_labels
 from segcontext.inference.views import Answer
@@ -85,6 +86,24 @@ def test_a_class_that_leads_in_places_only_does_not_hide_another():
     with use_implementation("native"):
         labels = fused_labels(views, (60, 60), protocol)
     assert shortfall(labels, plain_sum(views, (60, 60), protocol)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("scales", "doing"),
+    [((0.5, 1.0), ("segcontext.inference.fusing", "_fuse")), ((1.0,), ("segcontext.ops.resized_argmax", "_native"))],
+)
+def test_the_form_that_is_named_runs(watched, scales, doing):
+    views, protocol = answers(1, (90, 130), scales, (False,)), Protocol(scales=scales)
+    called = watched(doing)
+    with use_implementation("reference", strict=True):
+        fused_labels(views, (90, 130), protocol, implementation="native")
+        assert called == [doing[1]]
+        with pytest.raises(KernelError, match="cannot run as triton: no CUDA device"):
+            fused_labels(views, (90, 130), protocol, implementation="triton")
+    with use_implementation("native"):
+        found = [fused_labels(views, (90, 130), protocol, implementation=form) for form in ("reference", "triton")]
+    assert called == [doing[1]]
+    assert torch.equal(*found)
 
 
 def test_half_precision_and_channels_last():

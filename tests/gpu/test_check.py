@@ -27,7 +27,7 @@ def test_the_kernels_agree_in_the_interpreter(interpreting, capsys, monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cli.main(["check-gpu", "--small", "--only", "gated_by_mask", "confusion_from_logits"]) == 0
     said = capsys.readouterr().out
-    assert said.count(": ok") == 10
+    assert said.count(": ok") == 14
     assert "Nothing is kept of this" in said
     assert not (tmp_path / "segcontext").exists()
 
@@ -117,6 +117,25 @@ def test_every_operation_is_checked_and_timed_in_every_direction():
 def test_an_unknown_operation():
     with pytest.raises(RecipeError, match="Did you mean 'gated_by_mask'"):
         check_kernels("cpu", only=["gated_by_masks"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rounds": 0}, "rounds must be at least 1, not 0"),
+        ({"rounds": -1}, "not -1"),
+        ({"timeout": 0}, "timeout must be seconds above 0, at most 86400, not 0"),
+        ({"timeout": float("nan")}, "not nan"),
+        ({"timeout": float("inf")}, "not inf"),
+    ],
+)
+def test_impossible_rounds_and_seconds(interpreting, capsys, monkeypatch, options, said):
+    monkeypatch.setattr("segcontext.gpu_check.checking._in_a_process", lambda *_: pytest.fail("a case was run"))
+    with pytest.raises(RecipeError, match=said):
+        check_kernels("cpu", small=True, **options)
+    words = [f"--{name}={value}" for name, value in options.items()]
+    assert cli.main(["check-gpu", "--small", *words]) == 2
+    assert next(iter(options)) in capsys.readouterr().err
 
 
 def test_where_nothing_can_run_the_process_says_why(monkeypatch):

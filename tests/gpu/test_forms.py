@@ -1,10 +1,14 @@
 """The operations in Triton's form, asked for by its name, against their references."""
 
+from functools import partial
+from importlib import import_module
+from unittest.mock import Mock
+
 import pytest
 import torch
 
 from segcontext import metrics, ops
-from segcontext.errors import LabelError
+from segcontext.errors import KernelError, LabelError
 from segcontext.gpu import trust
 from segcontext.inference import Protocol
 from segcontext.inference.fusing import fused_labels
@@ -94,6 +98,38 @@ def test_the_confusion_matrix_of_logits(both, caplog):
     assert not caplog.records
     with ops.use_implementation("triton"), pytest.raises(LabelError, match="holds 4"):
         metrics.confusion_from_logits(logits, target.clamp_max(4), **options)
+
+
+def test_kernels_that_are_named_run(device, watched):
+    called = watched(
+        *(("segcontext.metrics.confusion_from_logits", "confusion"), ("segcontext.inference.fusing", "_fuse_on_gpu")),
+        *(("segcontext.ops.resized_argmax", "by_triton"), ("segcontext.metrics.boundary_matches", "on_gpu")),
+    )
+    logits, labels = torch.randn(1, 3, 2, 3, device=device), torch.zeros(1, 9, 9, dtype=torch.uint8, device=device)
+    views = [Answer(Output(logits, (9, 9), True), (9, 9))] * 2
+    with ops.use_implementation("reference"):
+        metrics.confusion_from_logits(logits, labels, implementation="triton")
+        fused_labels(views, (9, 9), Protocol(), implementation="triton")
+        fused_labels(views[:1], (9, 9), Protocol(), implementation="triton")
+        metrics.boundary_matches(labels[0].int(), labels[0].int(), 2, [1], implementation="triton")
+    assert called == ["confusion", "_fuse_on_gpu", "by_triton", "on_gpu"]
+    with pytest.raises(LabelError, match="holds 3"):
+        metrics.confusion_from_logits(logits, labels + 3, implementation="triton")
+    assert called[4:] == ["confusion", "by_triton"]
+
+
+def test_kernels_that_are_named_and_fail(device, monkeypatch):
+    logits, labels = torch.randn(1, 3, 2, 3, device=device), torch.zeros(1, 9, 9, dtype=torch.int32, device=device)
+    views = [Answer(Output(logits, (9, 9), True), (9, 9))] * 2
+    for place, call in (
+        ("metrics.confusion_from_logits.confusion", partial(metrics.confusion_from_logits, logits, labels)),
+        ("inference.fusing._fuse_on_gpu", partial(fused_labels, views, (9, 9), Protocol())),
+        ("metrics.boundary_matches.on_gpu", partial(metrics.boundary_matches, labels[0], labels[0], 2, [1])),
+    ):
+        module, name = place.rsplit(".", 1)
+        monkeypatch.setattr(import_module(f"segcontext.{module}"), name, Mock(side_effect=RuntimeError("no memory")))
+        with pytest.raises(KernelError, match="asked for by name, failed: RuntimeError: no memory"):
+            call(implementation="triton")
 
 
 @pytest.mark.parametrize("protocol", ["paper", "strict"])

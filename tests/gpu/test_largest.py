@@ -13,6 +13,7 @@ from segcontext.gpu.largest import (
     resized_argmax,
     resized_argmax_obstacle,
 )
+from segcontext.gpu_check.spoilt_cases import spoilt
 from segcontext.metrics import confusion_matrix
 
 
@@ -42,6 +43,28 @@ def test_the_same_labels_and_counts(device, classes, small, size, align_corners)
     assert resized_argmax_obstacle(logits.to(device)) is None
     named = resized_argmax(logits.to(device), size, align_corners=align_corners, dtype=torch.uint8)
     assert torch.equal(named.cpu(), labels.byte())
+
+
+# NumPy, which the interpreter uses, warns of what is no number.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("align_corners", "size"), [(True, (17, 21)), (False, (20, 24)), (False, (20, 3))])
+def test_what_is_not_finite(device, align_corners, size, dtype):
+    """On sizes with exact weights: where one is 0, an infinity becomes no number."""
+    logits = spoilt(torch.randn(2, 5, 5, 6)).to(dtype)
+    labels = F.interpolate(logits.float(), size, mode="bilinear", align_corners=align_corners).argmax(1)
+    found = resized_argmax(logits.to(device), size, align_corners=align_corners)
+    assert torch.equal(found.cpu(), labels)
+    target = torch.randint(0, 5, labels.shape)
+    counts = confusion(logits.to(device), target.to(device), align_corners=align_corners).matrix
+    assert torch.equal(counts.cpu(), confusion_matrix(labels, target, 5))
+
+
+def test_what_is_not_resized_is_copied(device):
+    logits = spoilt(torch.randn(2, 5, 5, 6))
+    found = resized_argmax(logits.to(device), (5, 6), align_corners=True)
+    # On a GPU F.interpolate copies; on the CPU it multiplies infinities by 0.
+    assert torch.equal(found.cpu(), logits.argmax(1))
 
 
 def test_a_part_of_the_resized(device):

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from segcontext import ops
 from segcontext.errors import KernelError
 from segcontext.gpu import record, trust
-from segcontext.gpu.record import Verdict, machine, read_verdicts, record_path, write_record
+from segcontext.gpu.record import CHECKED, Verdict, digest_of_checked, machine, read_verdicts, record_path, write_record
 from segcontext.gpu.trust import Site, is_trusted
 from segcontext.ops.implementations import choose, use_implementation
 from segcontext.ops.launching import launched
@@ -44,6 +46,23 @@ def test_without_a_record_it_is_said_once_which_command_makes_one(gpu, caplog):
     assert "segcontext check-gpu" in said
 
 
+def test_a_record_goes_by_all_that_a_check_runs_through(gpu, tmp_path):
+    package = tmp_path / "segcontext"
+    shutil.copytree(Path(record.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    assert all((package / name).exists() for name in CHECKED)
+    whole = digest_of_checked(package)
+    assert machine(0)["kernels"] == whole
+    calling = [path for path in package.rglob("*.py") if "ops.launching import" in path.read_text(encoding="utf-8")]
+    assert len(calling) > 5
+    for path in (*calling, package / "gpu" / "kernels" / "em.py", package / "gpu_check" / "label_cases.py"):
+        before = path.read_bytes()
+        path.write_bytes(before + b"#\n")
+        assert digest_of_checked(package) != whole, path
+        path.write_bytes(before)
+    (package / "zoo.py").write_text("")
+    assert digest_of_checked(package) == whole
+
+
 def test_what_a_record_holds_is_taken(gpu, caplog):
     verdicts = [
         Verdict("local_attention", "bfloat16", True, True),
@@ -69,7 +88,7 @@ def test_a_record_of_another_machine_or_version_counts_as_none(gpu, monkeypatch,
     elif change == "torch":
         monkeypatch.setattr(torch, "__version__", "9.9")
     elif change == "kernels":
-        monkeypatch.setattr(record, "_digest", lambda folder: "others")
+        monkeypatch.setattr(record, "digest_of_checked", lambda package: "others")
     else:
         path = record_path(machine(0))
         text = path.read_text()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segcontext.data import open_dataset
-from segcontext.errors import LabelError
+from segcontext.errors import KernelError, LabelError
 from segcontext.metrics import (
     PAPER_SLACKS,
     boundary_matches,
@@ -76,6 +76,21 @@ def test_boundaries_far_from_each_other(seed, shape, classes, slacks):
     native, plain = both(lambda: boundary_matches(*maps, classes, slacks))
     for mine, theirs in zip(native, plain, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_form_that_is_named_counts_boundaries(watched):
+    called = watched(("segcontext.metrics.boundary_matches", "count_matches"))
+    maps = [found[0] for found in as_maps(*labels(0, (30, 40), 3, 9), 3, 255)]
+    with use_implementation("reference", strict=True):
+        native = boundary_matches(*maps, 3, [2], implementation="native")
+        assert called == ["count_matches"]
+        with pytest.raises(KernelError, match="boundary_matches cannot run as triton: labels that are no maps"):
+            boundary_matches(*maps, 3, [2], implementation="triton")
+    with use_implementation("native"):
+        found = [boundary_matches(*maps, 3, [2], implementation=form) for form in ("reference", "triton")]
+    assert called == ["count_matches"]
+    for each in found:
+        assert all((mine == theirs).all() for mine, theirs in zip(native, each, strict=True))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

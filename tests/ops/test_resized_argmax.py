@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from segcontext.errors import ShapeError
 from segcontext.ops import label_dtype, resized_argmax
 from segcontext.ops.bilinear import places
+from segcontext.ops.resized_argmax import argmax_in_parts
 
 
 def smooth(seed, shape, grain):
@@ -88,6 +89,15 @@ def test_what_is_not_finite_is_left_to_the_reference(value):
         resized_argmax(logits, (90, 91), align_corners=True, implementation=form) for form in ("auto", "reference")
     ]
     assert torch.equal(*forms)
+
+
+def test_what_is_no_number_is_largest_in_whichever_part_it_is():
+    logits = torch.randn(1, 12, 1, 4)
+    logits[0, 10, 0, 0] = logits[0, 1, 0, 1] = logits[0, 6, 0, 1] = logits[0, 5, 0, 2] = float("nan")
+    logits[0, 11, 0, 2] = float("inf")
+    # So many pixels that four classes are made at a time.
+    found = argmax_in_parts(logits, lambda part: part, 2**23)
+    assert torch.equal(found, logits.argmax(1))
 
 
 def test_float64_and_small_sizes_run_as_the_reference():

@@ -61,12 +61,12 @@ def fuse(
         dtype: of the labels.
 
     Returns:
-        (B, H, W).
+        (B, H, W): the first class where several are likeliest; NaN is larger than all numbers.
     """
     wide = [view.logits.float().contiguous() for view in views]
     shapes = tuple((*view.logits.shape[2:], *view.padded, *view.size, int(view.mirrored)) for view in views)
     batch, classes = wide[0].shape[:2]
-    sizes, starts, steps = _tables(shapes, batch * classes, align_corners, str(wide[0].device))
+    sizes, starts, steps = _tables(shapes, size, batch * classes, align_corners, str(wide[0].device))
     packed = torch.cat([each.flatten() for each in wide])
     labels: Tensor = _fuse(packed, sizes, starts, steps, [batch, classes, *size], probabilities, align_corners, dtype)
     return labels
@@ -115,16 +115,17 @@ def _(
 
 @lru_cache(maxsize=64)
 def _tables(
-    shapes: tuple[tuple[int, ...], ...], planes: int, align_corners: bool, device: str
+    shapes: tuple[tuple[int, ...], ...], size: tuple[int, int], planes: int, align_corners: bool, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sizes, starts and steps of the views, as the kernel takes them."""
     sizes, starts, steps, start = [], [], [], 0
     for rows, columns, padded_high, padded_wide, high, wide, mirrored in shapes:
-        sizes.append((rows, columns, high, wide, mirrored))
+        sizes.append((rows, columns, high, wide, mirrored, int((rows, columns) == (padded_high, padded_wide))))
         starts.append(start)
         start += planes * rows * columns
         pairs = ((rows, padded_high), (columns, padded_wide))
-        steps.append([(few - 1) / max(many - 1, 1) if align_corners else few / many for few, many in pairs])
+        inner = [(few - 1) / max(many - 1, 1) if align_corners else few / many for few, many in pairs]
+        steps.append((*inner, high / size[0], wide / size[1]))
     return (
         torch.tensor(sizes, dtype=torch.int32, device=device),
         torch.tensor(starts, dtype=torch.int64, device=device),

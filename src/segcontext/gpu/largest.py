@@ -67,14 +67,14 @@ def resized_argmax(
     """The argmax over the classes of bilinearly resized logits.
 
     Args:
-        logits: (B, K, h, w), without NaN.
+        logits: (B, K, h, w).
         size: (H, W) that they are brought to, in float32.
         align_corners: of the interpolation.
         crop: (height, width) of the upper left part that is asked for; `None` is all.
         dtype: of the labels.
 
     Returns:
-        (B, height, width): the first class where several are largest.
+        (B, height, width): the first class where several are largest; NaN is larger than all numbers.
 
     Note:
         Interpolated values differ from PyTorch's by their last bit at most, so that a label can only where two classes
@@ -97,7 +97,7 @@ def confusion(
     The same as `resized_argmax` and `segcontext.metrics.confusion_matrix`.
 
     Args:
-        logits: (B, K, h, w), without NaN.
+        logits: (B, K, h, w).
         target: true classes, integers, (B, H, W).
         size: what the logits are brought to, if it is more than the target: this is its upper left part.
         ignore_index: the target value that is not counted.
@@ -166,7 +166,13 @@ def _launch(
     largest.largest[ceil(crop[1] / wide), rows * bands, batch](
         *(logits, logits if target is None else target, logits if counts is None else counts),
         *(logits if labels is None else labels, *crop, rows, columns, row_step, column_step, spread),
-        *(ignore_index, bands, *logits.stride(), *((0, 0, 0) if target is None else target.stride())),
+        *(
+            int((rows, columns) == tuple(size)),
+            ignore_index,
+            bands,
+            *logits.stride(),
+            *((0, 0, 0) if target is None else target.stride()),
+        ),
         **{"COUNT": counts is not None, "CLASSES": classes, "COPIES": COPIES, "ALIGNED": align_corners},
         # Few classes are counted within a program first.
         **{"BINS": 1 << cells.bit_length() if cells < 512 else 0, "HIGH": high, "WIDE": wide},

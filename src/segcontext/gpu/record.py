@@ -14,9 +14,15 @@ import torch
 
 from segcontext.files import atomic_path, user_cache
 
-__all__ = ["Verdict", "machine", "read_verdicts", "record_path", "write_record"]
+__all__ = ["Verdict", "digest_of_checked", "machine", "read_verdicts", "record_path", "write_record"]
 
 FORMAT = 1
+
+#: What a check runs through, folders and files of the package: the kernels, what calls them, and the check itself.
+CHECKED = (
+    *("gpu", "gpu_check", "ops", "inference/fusing.py", "inference/views.py"),
+    *("metrics/boundary_matches.py", "metrics/confusion.py", "metrics/confusion_from_logits.py"),
+)
 
 
 class Verdict(NamedTuple):
@@ -36,7 +42,7 @@ class Verdict(NamedTuple):
 
 
 def machine(index: int) -> dict[str, str]:
-    """All that a finding depends on: the GPU, what drives it, and the kernels themselves.
+    """All that a finding depends on: the GPU, what drives it, and the kernels with what calls them.
 
     Args:
         index: of the CUDA device.
@@ -54,8 +60,22 @@ def machine(index: int) -> dict[str, str]:
         "cuda": str(torch.version.cuda),
         "torch": torch.__version__,
         "triton": triton,
-        "kernels": _digest(Path(__file__).parent),
+        "kernels": digest_of_checked(Path(__file__).parents[1]),
     }
+
+
+def digest_of_checked(package: Path) -> str:
+    """A digest of all source files that a check runs through.
+
+    Args:
+        package: the folder of segcontext, or of a copy of it.
+    """
+    digest = hashlib.sha256()
+    for name in CHECKED:
+        place = package / name
+        for path in [place] if place.suffix == ".py" else sorted(place.rglob("*.py")):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def record_path(found_on: Mapping[str, str]) -> Path:
@@ -108,11 +128,3 @@ def read_verdicts(found_on: Mapping[str, str]) -> list[Verdict] | None:
         return [Verdict(**each) for each in content["verdicts"]]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def _digest(folder: Path) -> str:
-    """Of all source files below a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]

@@ -9,6 +9,7 @@ import torch
 from segcontext.gpu_check.case import Case
 from segcontext.gpu_check.float_cases import em_cases, gate_cases, local_cases
 from segcontext.gpu_check.label_cases import argmax_cases, boundary_cases, confusion_cases, fusion_cases
+from segcontext.gpu_check.spoilt_cases import spoilt_cases
 
 __all__ = ["OPERATIONS", "all_cases"]
 
@@ -34,7 +35,7 @@ def all_cases(*, small: bool, interpreted: bool, only: Collection[str] = ()) -> 
     """
     dtypes = [torch.float32, torch.float16] if interpreted else [torch.float32, torch.bfloat16, torch.float16]
     found: list[Case] = []
-    for cases in (em_cases, local_cases, gate_cases, argmax_cases, confusion_cases, fusion_cases):
+    for cases in (em_cases, local_cases, gate_cases, argmax_cases, confusion_cases, fusion_cases, spoilt_cases):
         for dtype in dtypes:
             found += cases(dtype, small=small)
     found += boundary_cases(small=small)

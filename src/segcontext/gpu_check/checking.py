@@ -27,6 +27,9 @@ NEEDS = (
 #: Seconds that a process is given to import PyTorch and to wake the GPU.
 START = 300
 
+#: Seconds, a day, that a case is given at most.
+LONGEST = 86_400
+
 #: Kernels that take at most so much longer than what runs without them are not called slower: clocks differ as much.
 NOISE = 1.02
 
@@ -49,8 +52,8 @@ def check_kernels(
         device: a CUDA device; or ``"cpu"`` under ``TRITON_INTERPRET=1``, where Triton's interpreter runs the kernels.
         small: tiny cases alone, and no times.
         only: names of operations, for those alone.
-        rounds: how often each is timed.
-        timeout: seconds without an answer after which a case is given up; compiling counts.
+        rounds: how often each is timed, at least once.
+        timeout: seconds without an answer after which a case is given up, above 0 and at most a day; compiling counts.
         tell: is told each finding as it comes.
         cases: gives the cases; importable by its name.
 
@@ -58,13 +61,17 @@ def check_kernels(
         A finding for each case, in their order.
 
     Raises:
-        RecipeError: there is no such operation.
+        RecipeError: there is no such operation, or so many rounds or seconds cannot be.
         KernelError: kernels cannot run here at all.
     """
     for name in only:
         if name not in OPERATIONS:
             hint = nearest(name, OPERATIONS)
             raise RecipeError(f"There are kernels of {', '.join(OPERATIONS)}, but not of '{name}'.{hint}")
+    if rounds < 1:
+        raise RecipeError(f"rounds must be at least 1, not {rounds}.")
+    if not 0 < timeout <= LONGEST:
+        raise RecipeError(f"timeout must be seconds above 0, at most {LONGEST}, not {timeout:g}.")
     options = {"small": small, "interpreted": torch.device(device).type == "cpu", "only": tuple(only)}
     wanted = list(cases(**options))
     findings: list[Finding] = []

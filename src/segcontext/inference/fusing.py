@@ -31,13 +31,21 @@ class Taps(NamedTuple):
     weights: npt.NDArray[np.float32]
 
 
-def fused_labels(views: Sequence[Answer], size: tuple[int, int], protocol: Protocol) -> Tensor:
+def fused_labels(
+    views: Sequence[Answer],
+    size: tuple[int, int],
+    protocol: Protocol,
+    *,
+    implementation: Implementation | None = None,
+) -> Tensor:
     """The argmax of what the views' answers are on average, each brought to the image's size.
 
     Args:
         views: the answers; of all of them the logits are held, at the resolution of the features.
         size: (H, W) of the image.
         protocol: says what is averaged.
+        implementation: ``"reference"``, ``"native"`` (the CPU), ``"triton"`` (a GPU) or ``"auto"``; `None` is what
+            `segcontext.ops.use_implementation` says.
 
     Returns:
         Integers as `segcontext.ops.label_dtype` has them, (B, H, W), on the device of the answers.
@@ -50,20 +58,26 @@ def fused_labels(views: Sequence[Answer], size: tuple[int, int], protocol: Proto
     first = views[0]
     features = first.output.features_logits
     if len(views) == 1 and first.size == size:
-        return resized_argmax(features, first.output.size, align_corners=first.output.align_corners, crop=size)
+        return resized_argmax(
+            features,
+            first.output.size,
+            align_corners=first.output.align_corners,
+            crop=size,
+            implementation=implementation,
+        )
     softmax = len(views) > 1 and protocol.average == "probabilities"
     obstacles: dict[Implementation, str | None] = {
         "triton": _triton_obstacle(views),
         "native": _obstacle(views, size),
     }
     site = Site.of(features, follows=False)
-    form = choose("fused_labels", None, obstacles, site)
+    form = choose("fused_labels", implementation, obstacles, site)
     if form == "triton":
         run, plain = (partial(each, views, size, softmax) for each in (_fuse_on_gpu, _add_up))
-        found = launched("fused_labels", None, site, run, plain)
+        found = launched("fused_labels", implementation, site, run, plain)
         if found is not None:
             return found
-        form = choose("fused_labels", None, obstacles, site)
+        form = choose("fused_labels", implementation, obstacles, site)
     if form == "native":
         return _fuse(views, size, softmax=softmax)
     return _add_up(views, size, softmax)

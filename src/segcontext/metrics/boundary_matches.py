@@ -43,7 +43,12 @@ class BoundaryMatches(NamedTuple):
 
 
 def boundary_matches(
-    prediction: LabelMap | Tensor, truth: LabelMap | Tensor, num_classes: int, slacks: Sequence[float]
+    prediction: LabelMap | Tensor,
+    truth: LabelMap | Tensor,
+    num_classes: int,
+    slacks: Sequence[float],
+    *,
+    implementation: Implementation | None = None,
 ) -> BoundaryMatches:
     """Counts boundary pixels and their counterparts for all classes and slacks.
 
@@ -58,19 +63,21 @@ def boundary_matches(
         truth: true classes, int32, (H, W), `NOTHING` for void.
         num_classes: how many classes there are.
         slacks: radii of the disk, in pixels.
+        implementation: ``"reference"``, ``"native"`` (the CPU), ``"triton"`` (a GPU) or ``"auto"``; `None` is what
+            `segcontext.ops.use_implementation` says.
 
     Returns:
         The counts.
     """
-    form = _form(prediction, num_classes, slacks)
+    form = _form(prediction, num_classes, slacks, implementation)
     if form == "triton":
         assert isinstance(prediction, Tensor)
         assert isinstance(truth, Tensor)
         run = partial(on_gpu, num_classes=num_classes, slacks=slacks)
-        counts = launched("boundary_matches", None, _site(prediction), run, run, prediction, truth)
+        counts = launched("boundary_matches", implementation, _site(prediction), run, run, prediction, truth)
         if counts is not None:
             return BoundaryMatches(*(each.cpu().numpy() for each in counts))
-        form = _form(prediction, num_classes, slacks)
+        form = _form(prediction, num_classes, slacks, implementation)
     ours, theirs = (each.cpu().numpy() if isinstance(each, Tensor) else each for each in (prediction, truth))
     if form == "native":
         return BoundaryMatches(*count_matches(ours, theirs, num_classes, slacks))
@@ -96,13 +103,15 @@ def takes_gpu(labels: Labels, num_classes: int, slacks: Sequence[float]) -> bool
     return _form(labels, num_classes, slacks) == "triton"
 
 
-def _form(labels: Labels, num_classes: int, slacks: Sequence[float]) -> Implementation:
+def _form(
+    labels: Labels, num_classes: int, slacks: Sequence[float], implementation: Implementation | None = None
+) -> Implementation:
     triton: str | None = "labels that are no maps on a GPU"
     if isinstance(labels, Tensor) and labels.ndim > 1:
         like_a_map = labels.new_empty((1, 1), dtype=torch.int32).expand(labels.shape[-2:])
         triton = boundary_obstacle(like_a_map, num_classes, slacks)
     obstacles: dict[Implementation, str | None] = {"triton": triton, "native": native.unavailable()}
-    return choose("boundary_matches", None, obstacles, _site(labels))
+    return choose("boundary_matches", implementation, obstacles, _site(labels))
 
 
 def _site(labels: Labels) -> Site:

@@ -12,12 +12,19 @@ from segcontext.errors import ShapeError
 from segcontext.metrics.confusion_counts import count_natively
 from segcontext.metrics.labels import Labels, as_integers, check_range, check_shapes
 from segcontext.metrics.plain import obstacle
-from segcontext.ops.implementations import choose
+from segcontext.ops.implementations import Implementation, choose
 
 __all__ = ["ConfusionMatrix", "Scores", "confusion_matrix", "scores"]
 
 
-def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ignore_index: int = 255) -> Tensor:
+def confusion_matrix(
+    prediction: Labels,
+    target: Labels,
+    num_classes: int,
+    *,
+    ignore_index: int = 255,
+    implementation: Implementation | None = None,
+) -> Tensor:
     """Counts how many pixels of each true class were predicted as each class.
 
     Args:
@@ -25,6 +32,8 @@ def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ig
         target: true classes, of the same shape; `ignore_index` for void.
         num_classes: how many classes there are.
         ignore_index: the target value that is not counted.
+        implementation: ``"reference"``, ``"native"`` (the CPU), or ``"auto"``; `None` is what
+            `segcontext.ops.use_implementation` says.
 
     Returns:
         int64 counts, (classes, classes): the row is the truth, the column the prediction. On the device of `target`.
@@ -34,13 +43,13 @@ def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ig
         LabelError: a value is neither a class nor void.
 
     Note:
-        On the CPU compiled loops count, on all of PyTorch's threads; `segcontext.ops.use_implementation` switches them.
+        On the CPU compiled loops count, on all of PyTorch's threads.
 
     Example:
         >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 255]), 2).tolist()
         [[1, 1], [0, 0]]
     """
-    if choose("confusion_matrix", None, {"native": obstacle(prediction, target)}) == "native":
+    if choose("confusion_matrix", implementation, {"native": obstacle(prediction, target)}) == "native":
         counts = count_natively(prediction, target, num_classes, ignore_index)
         if counts is not None:
             return counts

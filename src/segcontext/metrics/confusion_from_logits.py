@@ -21,6 +21,7 @@ def confusion_from_logits(
     size: tuple[int, int] | None = None,
     align_corners: bool = True,
     ignore_index: int = 255,
+    implementation: Implementation | None = None,
 ) -> Tensor:
     """Counts how many pixels of each true class have which largest logit, resized to the image.
 
@@ -33,6 +34,8 @@ def confusion_from_logits(
         size: what the logits are brought to, where the target is only its upper left part: `Output.size`.
         align_corners: of the interpolation: `Output.align_corners`.
         ignore_index: the target value that is not counted.
+        implementation: ``"reference"``, ``"native"`` (the CPU), ``"triton"`` (a GPU) or ``"auto"``; `None` is what
+            `segcontext.ops.use_implementation` says.
 
     Returns:
         int64 counts, (classes, classes): the row is the truth, the column the prediction. On the device of `target`.
@@ -61,14 +64,16 @@ def confusion_from_logits(
         "native": None,
     }
     site = Site.of(logits)
-    if choose("confusion_from_logits", None, obstacles, site) == "triton":
+    if choose("confusion_from_logits", implementation, obstacles, site) == "triton":
 
         def run(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
             return confusion(logits, target, size=whole, ignore_index=ignore_index, align_corners=align_corners)
 
-        found = launched("confusion_from_logits", None, site, run, run, logits, target)
+        found = launched("confusion_from_logits", implementation, site, run, run, logits, target)
         # Which value is wrong the other form says.
         if found is not None and found[1] == 0:
             return found[0]
-    labels = resized_argmax(logits, whole, align_corners=align_corners, crop=crop)
-    return confusion_matrix(labels.to(target.device), target, logits.shape[1], ignore_index=ignore_index)
+    labels = resized_argmax(logits, whole, align_corners=align_corners, crop=crop, implementation=implementation)
+    return confusion_matrix(
+        labels.to(target.device), target, logits.shape[1], ignore_index=ignore_index, implementation=implementation
+    )

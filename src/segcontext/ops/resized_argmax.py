@@ -216,7 +216,8 @@ def argmax_in_parts(features: Tensor, enlarge: Callable[[Tensor], Tensor], pixel
         if first == 0:
             best, labels = values, indices
         else:
-            better = values > best
+            # As in torch.argmax, the first NaN is larger than all numbers.
+            better = ~(values <= best) & (best == best)
             labels = torch.where(better, indices.add_(first), labels)
             best = torch.where(better, values, best)
         first += part.shape[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["corners"]
+__all__ = ["corners", "unless_copied"]
 
 
 @triton.jit
@@ -24,3 +24,18 @@ def corners(place, size, step, ALIGNED: tl.constexpr):
         source = tl.maximum((place.to(tl.float32) + 0.5) * step - 0.5, 0.0)
     first = tl.minimum(source.to(tl.int32), size - 1)
     return first, tl.minimum(first + 1, size - 1), source - first.to(tl.float32)
+
+
+@triton.jit
+def unless_copied(second, weight, first, copied):
+    """Another pixel's second neighbour and weight, so that a map that is not resized comes out as it is.
+
+    PyTorch copies such maps; a weight of 0 would make no number of an infinity beside a pixel.
+
+    Args:
+        second: of `corners`.
+        weight: of that.
+        first: the neighbour that is the pixel itself.
+        copied: whether the map is not resized.
+    """
+    return tl.where(copied, first, second), tl.where(copied, 0.5, weight)

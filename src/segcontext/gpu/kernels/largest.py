@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from segcontext.gpu.kernels.bilinear import corners
+from segcontext.gpu.kernels.bilinear import corners, unless_copied
 
 __all__ = ["largest"]
 
@@ -23,6 +23,7 @@ def largest(
     row_step,
     column_step,
     spread,
+    copied,
     ignored,
     bands,
     l_image,
@@ -43,7 +44,9 @@ def largest(
     """Labels of a piece of an image, (B, height, width).
 
     COUNT adds them to one of the copies of the counts instead, (COPIES, CLASSES² + 1); the last counts bad targets.
-    A program takes pixels between two rows of the logits, which share what is interpolated along the rows.
+    A program takes pixels between two rows of the logits, which share what is interpolated along the rows. As in
+    torch.argmax the first value that is no number is larger than all others. `copied` is not 0 where the logits have
+    the size of the labels already.
     """
     band, image = tl.program_id(1) // bands, tl.program_id(2).to(tl.int64)
     y = (band.to(tl.float32) * spread).to(tl.int32) - 2 + tl.program_id(1) % bands * HIGH + tl.arange(0, HIGH)
@@ -51,8 +54,10 @@ def largest(
     top, _, down = corners(tl.maximum(y, 0), rows, row_step, ALIGNED)
     inside = ((y >= 0) & (y < height) & (top == band))[:, None] & (x < width)[None, :]
     left, right, across = corners(tl.minimum(x, width - 1), columns, column_step, ALIGNED)
+    right, across = unless_copied(right, across, left, copied != 0)
+    after, down = unless_copied(tl.minimum(band + 1, rows - 1), down, band, copied != 0)
     upper = logits + image * l_image + band * l_row
-    lower = logits + image * l_image + tl.minimum(band + 1, rows - 1) * l_row
+    lower = logits + image * l_image + after * l_row
     left, right, down = left * l_column, right * l_column, down[:, None]
     best = tl.full([HIGH, WIDE], -float("inf"), tl.float32)
     label = tl.zeros([HIGH, WIDE], tl.int32)
@@ -60,8 +65,10 @@ def largest(
         above = (1 - across) * tl.load(upper + left).to(tl.float32) + across * tl.load(upper + right).to(tl.float32)
         below = (1 - across) * tl.load(lower + left).to(tl.float32) + across * tl.load(lower + right).to(tl.float32)
         value = (1 - down) * above[None, :] + down * below[None, :]
-        label = tl.where(value > best, number, label)
-        best = tl.maximum(value, best)
+        # Not `value > best`, and no maximum: what is no number is to win, and to stay.
+        better = (best == best) & ~(value <= best)
+        label = tl.where(better, number, label)
+        best = tl.where(better, value, best)
         upper += l_class
         lower += l_class
     if not COUNT:
