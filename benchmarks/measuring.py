@@ -19,11 +19,6 @@ import torch
 __all__ = ["Case", "Curve", "Result", "Trace", "alone", "measure", "peak_memory", "table", "trace"]
 
 
-#: Seconds between calls. After an operator of PyTorch its OpenMP threads wait for the next one at work, for some
-#: milliseconds; whoever comes right after shares the cores with them.
-PAUSE = 0.02
-
-
 @dataclass(frozen=True)
 class Case:
     """One comparison.
@@ -233,7 +228,6 @@ def _status(path: Path, key: str) -> int:
 
 
 def _seconds(call: Callable[[], object], device: str) -> float:
-    time.sleep(PAUSE)
     started = time.perf_counter()
     result = call()
     if device == "cuda":
