@@ -1,8 +1,9 @@
-"""LDv1 beside its plain form, and its gate beside a copy of the features.
+"""LDv1 beside its plain form, and its gate beside copies of the features.
 
     python benchmarks/mask.py [--quick]
 
-The plain form is written here as the papers' code evaluates it: the mask upsampled, its sigmoid, product, sum.
+The plain form is written here as the papers' code evaluates it: the mask upsampled, its sigmoid, product, sum. Copies
+are what bounds the gate: one into fresh memory as PyTorch takes it, and one into pages of 2 MiB, as the gate does.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from torch.nn import functional as F
 from local_attention import distance
 from measuring import Case, alone
 from segcontext.distribution import MaskDistribution
+from segcontext.native import pages
 from segcontext.ops import gated_by_mask
 
 TOPIC = "Masks (LDv1)"
 SHAPE = (1, 512, 128, 256)
 SMALL = (1, 512, 16, 32)
 LAYOUTS = {"channels-first": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+def _copied(x: Tensor) -> Tensor:
+    return pages.empty_like(x).copy_(x)
 
 
 def plain_gate(x: Tensor, logits: Tensor) -> Tensor:
@@ -68,7 +74,8 @@ def cases(quick: bool) -> Iterator[Case]:
         other = partial(_forward, plain_gate, x, logits)
         agree = partial(_agree, ours, other)
         yield Case(TOPIC, f"gate, {what}, forward", ours, other, "plain PyTorch", agree, 6)
-        yield Case(TOPIC, f"gate, {what}, forward", ours, own.clone, "a copy of the features", lambda: "–", None)
+        for copy, name in ((own.clone, "a copy of the features"), (partial(_copied, own), "a copy into large pages")):
+            yield Case(TOPIC, f"gate, {what}, forward", ours, copy, name, lambda: "–", None)
         both = partial(_both, gated_by_mask, [], own_sign, own, logits)
         plain = partial(_both, plain_gate, [], sign, x, logits)
         yield Case(TOPIC, f"gate, {what}, with backward", both, plain, "plain PyTorch", agree, 3)

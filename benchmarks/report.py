@@ -100,14 +100,15 @@ def _memory() -> int | None:
 
 
 def _commit() -> str:
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return said.stdout.strip() or "unknown"
+    """The commit, "-dirty" where what is measured or measures differs from it: pages that come of it may."""
+    commit = _git("describe", "--always")
+    changed = _git("status", "--porcelain", "--", "src", "benchmarks", "recipes", "pyproject.toml")
+    return f"{commit}-dirty" if commit and changed else commit or "unknown"
+
+
+def _git(*words: str) -> str:
+    root = Path(__file__).parents[1]
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=root).stdout.strip()
 
 
 def markdown(title: str, topics: Mapping[str, Any], name: str) -> str:

@@ -91,7 +91,7 @@ if child == 0:
     done = []
     split(64, lambda first, last: done.extend(range(first, last)))
     os._exit(0 if sorted(done) == list(range(64)) else 1)
-raise SystemExit(os.waitpid(child, 0)[1])
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
 """
 
 

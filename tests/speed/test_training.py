@@ -172,3 +172,12 @@ def test_a_rehearsal_leaves_the_buffers_that_were_there():
     assert all(network[0]._buffers[name] is each for name, each in before.items())
     assert all(torch.equal(before[name], value) for name, value in values.items())
     assert list(network.state_dict()) == state
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:")
+def test_a_rehearsal_runs_scripted_parts():
+    network = torch.nn.Sequential(torch.jit.script(torch.nn.BatchNorm2d(3)), torch.nn.Conv2d(3, 2, 1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    rehearse(network, network, torch.rand(2, 3, 4, 4))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name

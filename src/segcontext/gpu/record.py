@@ -20,8 +20,14 @@ FORMAT = 1
 
 #: What a check runs through, folders and files of the package: the kernels, what calls them, and the check itself.
 CHECKED = (
-    *("gpu", "gpu_check", "ops", "inference/fusing.py", "inference/views.py"),
-    *("metrics/boundary_matches.py", "metrics/confusion.py", "metrics/confusion_from_logits.py"),
+    "gpu",
+    "gpu_check",
+    "ops",
+    "metrics",
+    "inference/fusing.py",
+    "inference/protocol.py",
+    "inference/views.py",
+    "types.py",
 )
 
 

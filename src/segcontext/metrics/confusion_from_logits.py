@@ -64,7 +64,8 @@ def confusion_from_logits(
         "native": None,
     }
     site = Site.of(logits)
-    if choose("confusion_from_logits", implementation, obstacles, site) == "triton":
+    form = choose("confusion_from_logits", implementation, obstacles, site)
+    if form == "triton":
 
         def run(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
             return confusion(logits, target, size=whole, ignore_index=ignore_index, align_corners=align_corners)
@@ -74,6 +75,8 @@ def confusion_from_logits(
         if found is not None and found[1] == 0:
             return found[0]
     labels = resized_argmax(logits, whole, align_corners=align_corners, crop=crop, implementation=implementation)
+    # Counting labels has no form for a GPU, which is no reason to refuse it where kernels were asked for by name.
+    counting = "auto" if form == "triton" else implementation
     return confusion_matrix(
-        labels.to(target.device), target, logits.shape[1], ignore_index=ignore_index, implementation=implementation
+        labels.to(target.device), target, logits.shape[1], ignore_index=ignore_index, implementation=counting
     )

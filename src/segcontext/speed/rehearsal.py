@@ -54,10 +54,18 @@ def _unchanged(network: nn.Module) -> Iterator[None]:
             for buffer, value in values:
                 buffer.copy_(value)
         for module, held, passing in buffers:
-            module._buffers.clear()
-            module._buffers.update(held)
-            module._non_persistent_buffers_set.clear()
-            module._non_persistent_buffers_set.update(passing)
+            _put_back(module, held, passing)
+
+
+def _put_back(module: nn.Module, held: dict[str, Tensor | None], passing: set[str]) -> None:
+    """Gives a module the buffers that it had; scripted modules' cannot be replaced, and are not touched in vain."""
+    now = dict(module._buffers)
+    if now.keys() != held.keys() or any(now[name] is not each for name, each in held.items()):
+        module._buffers.clear()
+        module._buffers.update(held)
+    if module._non_persistent_buffers_set != passing:
+        module._non_persistent_buffers_set.clear()
+        module._non_persistent_buffers_set.update(passing)
 
 
 def _tensors(answer: Any) -> Iterator[Tensor]:
