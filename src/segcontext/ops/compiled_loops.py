@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from segcontext.native import unavailable
 
-__all__ = ["has_batches", "is_transformed", "obstacle_to_loops"]
+__all__ = ["has_batches", "is_transformed", "obstacle_to_joined_steps", "obstacle_to_loops"]
 
 
 def obstacle_to_loops(*tensors: Tensor) -> str | None:
@@ -33,6 +36,28 @@ def obstacle_to_loops(*tensors: Tensor) -> str | None:
         return "a map is empty"
     missing: str | None = _unavailable()
     return missing
+
+
+def obstacle_to_joined_steps(features: Tensor) -> str | None:
+    """Why one loop cannot stand in for several of a module's operators, in a few words; `None` where it can.
+
+    Args:
+        features: what the loop would read first.
+    """
+    if torch.compiler.is_compiling():
+        return "the compiler sees more in the single steps"
+    if _is_watched():
+        return "somebody looks at the single steps"
+    if type(features) is not Tensor:
+        return "it is no plain tensor"
+    return obstacle_to_loops(features)
+
+
+def _is_watched() -> bool:
+    """Whether somebody looks at the single operators of PyTorch now."""
+    # A default device is such a mode, too: it only says where new tensors are made.
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return is_in_torch_dispatch_mode() or any(not isinstance(mode, DeviceContext) for mode in modes)
 
 
 def is_transformed() -> bool:

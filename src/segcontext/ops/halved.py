@@ -7,26 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from segcontext.native import pages, split
-from segcontext.ops.compiled_loops import has_batches, is_transformed, obstacle_to_loops
+from segcontext.ops.compiled_loops import has_batches, is_transformed, obstacle_to_joined_steps
 from segcontext.ops.followed_gradients import followed_gradients
 from segcontext.ops.gated_by_mask_native import by_pixel, places_of
 
-__all__ = ["halved", "halved_beside", "is_faster", "is_watched", "obstacle_to_halved"]
+__all__ = ["halved", "halved_beside", "is_faster", "obstacle_to_halved"]
 
 #: From so many values on the loops make up for what it takes to call them, in either layout.
 PLANES, PIXELS = 2**22, 2**23
-
-
-def is_watched() -> bool:
-    """Whether somebody looks at the single operators of PyTorch now."""
-    # A default device is such a mode, too: it only says where new tensors are made.
-    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-    return is_in_torch_dispatch_mode() or any(not isinstance(mode, DeviceContext) for mode in modes)
 
 
 def obstacle_to_halved(features: Tensor) -> str | None:
@@ -35,15 +25,12 @@ def obstacle_to_halved(features: Tensor) -> str | None:
     Args:
         features: (B, C, h, w).
     """
-    if torch.compiler.is_compiling():
-        return "the compiler sees more in the single steps"
-    if is_watched():
-        return "somebody looks at the single steps"
-    if type(features) is not Tensor:
-        return "it is no plain tensor"
+    obstacle = obstacle_to_joined_steps(features)
+    if obstacle is not None:
+        return obstacle
     if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in (torch.float32, torch.bfloat16):
         return "compiled loops take what autocast rounds to bfloat16 only"
-    return obstacle_to_loops(features)
+    return None
 
 
 def is_faster(features: Tensor) -> bool:

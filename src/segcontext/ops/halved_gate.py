@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segcontext.native import pages, split
-from segcontext.ops.compiled_loops import obstacle_to_loops
+from segcontext.ops.compiled_loops import obstacle_to_joined_steps
 from segcontext.ops.followed_gradients import followed_gradients
 from segcontext.ops.gated_by_mask_native import axis, by_pixel, places_of
 from segcontext.ops.gated_by_mask_reference import gated_by_mask_reference
-from segcontext.ops.halved import is_watched
 
 __all__ = ["halved_gate", "obstacle_to_halved_gate"]
 
@@ -25,15 +24,12 @@ def obstacle_to_halved_gate(features: Tensor) -> str | None:
     Args:
         features: (B, C, h, w).
     """
-    if torch.compiler.is_compiling():
-        return "the compiler sees more in the single steps"
-    if is_watched():
-        return "somebody looks at the single steps"
+    obstacle = obstacle_to_joined_steps(features)
+    if obstacle is not None:
+        return obstacle
     if torch.is_autocast_enabled("cpu"):
         return "autocast rounds between the single steps"
-    if type(features) is not Tensor or by_pixel(features):
-        return "it takes planes"
-    return obstacle_to_loops(features)
+    return "it takes planes" if by_pixel(features) else None
 
 
 def halved_gate(
